@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::{Context, DONE, output};
+use crate::config::Needs;
 
 /// `rescind config`
 #[derive(Debug, Args)]
@@ -20,16 +22,27 @@ enum ConfigCommand {
     /// Print the effective configuration as TOML, with secrets masked and the origin of each value
     #[command(after_help = "Example:
   RESCIND__SERVER__BIND=0.0.0.0:8787 rescind config show")]
-    Show,
+    Show {
+        /// Print JSON, without the origins
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn run(args: &ConfigArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let ConfigCommand::Show = args.command;
-    let config = context.config()?;
+    let ConfigCommand::Show { json } = args.command;
+    let config = context.config(Needs::ALL)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    output::line(config.to_masked_toml().trim_end())?;
+    let shown = config.to_masked_toml();
+    if json {
+        let shown: serde_json::Value =
+            toml::from_str(&shown).context("the configuration cannot be shown as JSON")?;
+        output::say_json(&shown)?;
+    } else {
+        output::say(shown.trim_end())?;
+    }
     // A valid file may still name formats that do not exist.
     config.issuer_formats(&context.formats(&config)?)?;
     Ok(DONE)

@@ -8,12 +8,41 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, UsageError};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Needs};
 use crate::issuer::{Issuer, IssuerFormats};
 use crate::keyformat::{FormatSet, Peppers};
 use crate::respond::Responder;
 use crate::scan::Redactor;
 use crate::store::{Store, StoreError, StoreOptions};
+
+/// Configuration and open database of a command that neither stores nor looks up keys: it needs no pepper, and no key
+/// format.
+pub(super) struct Records {
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) clock: SharedClock,
+}
+
+impl Records {
+    /// Loads the configuration and opens the database, which has to be there.
+    ///
+    /// # Errors
+    /// Returns an error if the configuration is invalid, or the database cannot be opened or is not ready.
+    pub(super) async fn open(context: &Context) -> anyhow::Result<Self> {
+        let config = context.config(Needs::RECORDS)?;
+        let store = open_store(&config, false).await?;
+        store.check_ready().await?;
+        Ok(Self {
+            config,
+            store,
+            clock: Arc::new(SystemClock),
+        })
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
 
 /// Configuration, key formats and open database of a command.
 pub(super) struct Instance {
@@ -41,21 +70,22 @@ impl Instance {
     /// tokens, or looks them up.
     ///
     /// # Errors
-    /// Returns the errors of [`Instance::open_records`], and an error if there are keys that would not be found.
+    /// Returns an error if the configuration or the formats are invalid, the database cannot be opened or is not ready,
+    /// or there are keys that would not be found.
     pub(super) async fn open(context: &Context, empty: Empty) -> anyhow::Result<Self> {
-        let instance = Self::open_records(context, empty).await?;
-        instance.store.check_peppers().await?;
-        Ok(instance)
+        Self::open_for(context, empty, Needs::KEYS).await
     }
 
-    /// Loads the configuration and the key formats, and opens the database for a command that neither stores nor looks
-    /// up keys: it needs no pepper.
+    /// Likewise for a command that needs more of the configuration.
     ///
     /// # Errors
-    /// Returns an error if the configuration or the formats are invalid, or the database cannot be opened or is not
-    /// ready.
-    pub(super) async fn open_records(context: &Context, empty: Empty) -> anyhow::Result<Self> {
-        let config = context.config()?;
+    /// Returns the errors of [`Instance::open`].
+    pub(super) async fn open_for(
+        context: &Context,
+        empty: Empty,
+        needs: Needs,
+    ) -> anyhow::Result<Self> {
+        let config = context.config(needs)?;
         let formats = context.formats(&config)?;
         let minting = config.issuer_formats(&formats)?;
         let store = open_store(&config, empty == Empty::SetUp).await?;
@@ -70,6 +100,7 @@ impl Instance {
             }
             ready => ready?,
         }
+        store.check_peppers().await?;
         Ok(Self {
             config,
             redactor: Redactor::new(&formats),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::{Context, LogFormat, UsageError, logging};
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError, Needs};
 use crate::daemon::DaemonError;
 use crate::issuer::IssueError;
 use crate::keyformat::{FormatSet, FormatsError};
@@ -29,7 +29,9 @@ pub(super) fn report(error: &anyhow::Error, context: &Context) -> ExitCode {
         // The reader of the output closed the pipe: it has what it wanted.
         return DONE;
     }
-    let formats = context.config().map(|config| config.load_formats());
+    let path = context.config_path.as_deref();
+    let config = Config::load(path, &context.environment, Needs::FORMATS);
+    let formats = config.map(|config| config.load_formats());
     let formats = match formats {
         Ok(Ok(formats)) => formats,
         _ => FormatSet::builtin(),

@@ -2,7 +2,7 @@
 
 mod trial;
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::output::List;
+use super::output::{List, note, say, say_json};
 use super::{Context, DONE, FOUND, UsageError};
-use crate::config::Config;
+use crate::config::{Config, Needs};
 use crate::keyformat::{FormatSet, FormatsError, KeyFormat, KeyValue, Problem};
 use trial::Trial;
 
@@ -96,15 +96,7 @@ fn as_key(argument: &str) -> Result<KeyValue, std::convert::Infallible> {
 }
 
 fn configured(context: &Context) -> anyhow::Result<FormatSet> {
-    Ok(context.formats(&context.config()?)?)
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    Ok(io::stdout().lock().write_all(text.as_bytes())?)
-}
-
-fn print_json(value: &Value) -> anyhow::Result<()> {
-    print(&format!("{value:#}\n"))
+    Ok(context.formats(&context.config(Needs::FORMATS)?)?)
 }
 
 // ---- list
@@ -199,19 +191,19 @@ fn format_as_json(format: &KeyFormat) -> Value {
 fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<ExitCode> {
     let (place, loaded) = match dir {
         Some(dir) => (dir.display().to_string(), FormatSet::load_dir(dir)),
-        None => configured_or_found(&context.config()?),
+        None => configured_or_found(&context.config(Needs::FORMATS)?),
     };
     match loaded {
         Ok(formats) => {
             if json {
-                print_json(
+                say_json(
                     &json!({ "ok": true, "ruleset_version": formats.ruleset_version(), "problems": [] }),
                 )?;
             } else {
                 let (all, hunted) = (formats.iter().count(), formats.secret().count());
                 let noun = if all == 1 { "format" } else { "formats" };
-                print(&format!(
-                    "{place}: {all} {noun}, {hunted} of them secret: all is well\n"
+                say(&format!(
+                    "{place}: {all} {noun}, {hunted} of them secret: all is well"
                 ))?;
             }
             Ok(DONE)
@@ -219,11 +211,10 @@ fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<Ex
         Err(FormatsError { problems }) => {
             if json {
                 let problems: Vec<Value> = problems.iter().map(problem_as_json).collect();
-                print_json(&json!({ "ok": false, "problems": problems }))?;
+                say_json(&json!({ "ok": false, "problems": problems }))?;
             } else {
-                let mut stderr = io::stderr().lock();
                 for problem in &problems {
-                    writeln!(stderr, "{problem}")?;
+                    note(&problem.to_string());
                 }
             }
             let count = problems.len();
@@ -277,9 +268,9 @@ fn test(formats: &FormatSet, argument: &KeyValue, json: bool) -> anyhow::Result<
     };
     let trial = Trial::new(formats, string.expose());
     if json {
-        print_json(&trial.as_json())?;
+        say_json(&trial.as_json())?;
     } else {
-        print(&trial.as_text())?;
+        say(trial.as_text().trim_end())?;
     }
     Ok(if trial.is_candidate() {
         DONE

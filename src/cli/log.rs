@@ -1,19 +1,22 @@
 //! `rescind log`: the revocation log.
 
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+mod verify;
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::context::{Empty, Instance, block_on, open_store};
+use super::context::{Records, block_on};
 use super::output::{self, List, time};
-use super::{Context, DONE, FOUND, UsageError};
-use crate::store::{
-    CSV_HEADER, LogEntry, LogFilter, PageRequest, Store, Verified, VerifyError, verify_lines,
-};
+use super::time as when;
+use super::{Context, DONE, UsageError, file};
+use crate::store::{Action, CSV_HEADER, LogEntry, LogFilter, PageRequest, Reason, Store};
+use verify::VerifyArgs;
 
 /// `rescind log`
 #[derive(Debug, Args)]
@@ -41,17 +44,46 @@ enum LogCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   rescind log list --limit 20
-  rescind log list --key 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10")]
+  rescind log list --key 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10
+  rescind log list --all --reason leaked --since 2026-11-01 --until 2026-12-01")]
 struct ListArgs {
     /// Entries about this key only
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", visible_alias = "key-id")]
     key: Option<Uuid>,
+    /// Entries about keys of this project only
+    #[arg(long, value_name = "PROJECT")]
+    project: Option<String>,
+    /// Entries with this action only
+    #[arg(long, value_parser = action())]
+    action: Option<Action>,
+    /// Entries with this reason only
+    #[arg(long, value_parser = reason())]
+    reason: Option<Reason>,
+    /// Entries of this time or later: a day, or a time (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = when::moment)]
+    since: Option<Timestamp>,
+    /// Entries from before this time
+    #[arg(long, value_name = "TIME", value_parser = when::moment)]
+    until: Option<Timestamp>,
     /// Number of entries to print
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
+    /// Print all of them
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
+}
+
+fn action() -> impl TypedValueParser<Value = Action> {
+    PossibleValuesParser::new(Action::ALL.map(Action::name))
+        .try_map(|name| Action::by_name(&name).ok_or("is no action"))
+}
+
+fn reason() -> impl TypedValueParser<Value = Reason> {
+    PossibleValuesParser::new(Reason::ALL.map(Reason::name))
+        .try_map(|name| Reason::by_name(&name).ok_or("is no reason"))
 }
 
 #[derive(Debug, Args)]
@@ -91,33 +123,21 @@ enum ExportFormat {
     Csv,
 }
 
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Exit code 1 when the chain does not hold. A file whose last entries were cut off holds by itself: compare
-the number of entries and the head with those of the database.
-
-Examples:
-  rescind log verify
-  rescind log verify log.jsonl
-  curl … | rescind log verify -"
-)]
-struct VerifyArgs {
-    /// Export in JSON Lines, or - for standard input [default: the configured database]
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-}
-
 pub(super) fn run(args: LogArgs, context: &Context) -> anyhow::Result<ExitCode> {
     // A file is verified offline: without configuration, without a database.
-    if let LogCommand::Verify(VerifyArgs { file: Some(file) }) = &args.command {
-        return verify_file(file);
+    if let LogCommand::Verify(VerifyArgs {
+        file: Some(file),
+        json,
+    }) = &args.command
+    {
+        return verify::file(file, *json);
     }
     block_on(async {
         match args.command {
             LogCommand::List(args) => list(args, context).await,
             LogCommand::Show(args) => show(args, context).await,
             LogCommand::Export(args) => export(args, context).await,
-            LogCommand::Verify(_) => verify_database(context).await,
+            LogCommand::Verify(args) => verify::database(context, args.json).await,
         }
     })
 }
@@ -127,22 +147,29 @@ const HEADER: &[&str] = &[
 ];
 
 async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let instance = Instance::open_records(context, Empty::Refuse).await?;
+    let records = Records::open(context).await?;
     let filter = LogFilter {
+        project: args.project,
         key_id: args.key,
-        ..LogFilter::default()
+        action: args.action,
+        reason: args.reason,
+        since: args.since,
+        until: args.until,
     };
     let mut list = List::new(HEADER, args.json);
-    let mut left = args.limit;
+    let mut left = if args.all { usize::MAX } else { args.limit };
     let mut request = PageRequest::new(left, None);
     while left > 0 {
-        let page = instance.store.list_log(&filter, &request).await?;
+        let page = records.store.list_log(&filter, &request).await?;
         for entry in &page.items {
             list.add(entry, &row(entry))?;
         }
         left -= page.items.len();
         if page.next_cursor.is_none() {
             break;
+        }
+        if left == 0 {
+            output::note("there are more entries: raise --limit, or use --all");
         }
         request = PageRequest::new(left, page.next_cursor);
     }
@@ -151,8 +178,8 @@ async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 async fn show(args: ShowArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let instance = Instance::open_records(context, Empty::Refuse).await?;
-    let entry = instance.store.log_entry(args.seq).await?;
+    let records = Records::open(context).await?;
+    let entry = records.store.log_entry(args.seq).await?;
     let missing = || UsageError(format!("the revocation log has no entry {}", args.seq));
     let entry = entry.ok_or_else(missing)?;
     output::show(args.json, &entry, &lines(&entry))?;
@@ -235,28 +262,18 @@ fn lines(entry: &LogEntry) -> Vec<(&'static str, String)> {
 }
 
 async fn export(args: ExportArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let instance = Instance::open_records(context, Empty::Refuse).await?;
+    let records = Records::open(context).await?;
     let count = match &args.output {
-        None => write_log(&instance.store, args.format, io::stdout()).await?,
-        Some(path) => export_to_file(&instance.store, args.format, path).await?,
+        None => write_log(&records.store, args.format, io::stdout()).await?,
+        Some(path) => {
+            let mut file = file::Output::create(path)?;
+            let count = write_log(&records.store, args.format, &mut file).await?;
+            file.finish()?;
+            count
+        }
     };
     output::note(&format!("exported {count} entries"));
     Ok(DONE)
-}
-
-/// Exports the log to a file, which appears complete or not at all.
-async fn export_to_file(store: &Store, format: ExportFormat, path: &Path) -> anyhow::Result<u64> {
-    let cannot =
-        |error: &io::Error| UsageError(format!("cannot write {}: {error}", path.display()));
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")));
-    let mut file = file.map_err(|error| cannot(&error))?;
-    let count = write_log(store, format, &mut file).await?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| cannot(&error.error))?;
-    Ok(count)
 }
 
 async fn write_log(store: &Store, format: ExportFormat, out: impl Write) -> anyhow::Result<u64> {
@@ -307,65 +324,6 @@ impl<W: Write> Export<W> {
         match self {
             Self::Jsonl(out) => out.flush(),
             Self::Csv(out) => out.flush(),
-        }
-    }
-}
-
-async fn verify_database(context: &Context) -> anyhow::Result<ExitCode> {
-    let store = open_store(&context.config()?, false).await?;
-    store.check_ready().await?;
-    report(
-        store
-            .verify_log()
-            .await?
-            .map_err(|broken| broken.to_string()),
-    )
-}
-
-fn verify_file(path: &Path) -> anyhow::Result<ExitCode> {
-    let verified = if path == Path::new("-") {
-        verify_lines(io::stdin().lock())
-    } else {
-        let file = File::open(path)
-            .map_err(|error| UsageError(format!("cannot read {}: {error}", path.display())))?;
-        verify_lines(BufReader::new(file))
-    };
-    match verified {
-        Err(VerifyError::Read(error)) => Err(unreadable(path, error)),
-        Err(VerifyError::Broken(broken)) => report(Err(broken.to_string())),
-        Ok(verified) => report(Ok(verified)),
-    }
-}
-
-/// Returns the error of an export that could not be read to its end.
-fn unreadable(path: &Path, error: io::Error) -> anyhow::Error {
-    if error.kind() == io::ErrorKind::IsADirectory {
-        let message = format!(
-            "cannot verify {}: it is a folder; name a file that `rescind log export` wrote",
-            path.display()
-        );
-        return UsageError(message).into();
-    }
-    let name = if path == Path::new("-") {
-        "standard input".to_owned()
-    } else {
-        path.display().to_string()
-    };
-    anyhow::Error::new(error).context(format!("cannot read {name}"))
-}
-
-fn report(result: Result<Verified, String>) -> anyhow::Result<ExitCode> {
-    match result {
-        Ok(verified) => {
-            output::line(&format!(
-                "ok: {} entries, head {}",
-                verified.entries, verified.head
-            ))?;
-            Ok(DONE)
-        }
-        Err(broken) => {
-            output::line(&format!("the chain does not hold: {broken}"))?;
-            Ok(ExitCode::from(FOUND))
         }
     }
 }

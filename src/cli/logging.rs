@@ -22,6 +22,7 @@ use tracing_subscriber::{Layer, Registry, fmt};
 
 use self::writer::Writer;
 use super::{Context, UsageError};
+use crate::config::Environment;
 use crate::scan::{visible_but, visible_json};
 
 /// Environment variable that sets the log level.
@@ -74,7 +75,9 @@ pub(super) fn start(context: &Context, default: LevelFilter, whose: Whose) -> an
     };
     let form = Form {
         format: context.log,
-        colored: context.log == LogFormat::Text && io::stderr().is_terminal(),
+        colored: context.log == LogFormat::Text
+            && io::stderr().is_terminal()
+            && allows_color(&context.environment),
     };
     let subscriber = subscriber(form, outlet, targets);
     // Only a second call in the same process can fail, and then logging is already set up.
@@ -92,6 +95,12 @@ fn daemon_writer() -> io::Result<Writer> {
     let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     writer.run(out, writer::TELL_EVERY)?;
     Ok(WRITER.get_or_init(|| writer).clone())
+}
+
+/// Returns whether the environment leaves colors to terminals. See <https://no-color.org>.
+fn allows_color(environment: &Environment) -> bool {
+    let is_set = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && environment.get("TERM") != Some("dumb")
 }
 
 /// Prints a line that states why the process ends.
@@ -269,6 +278,18 @@ mod tests {
         )));
         assert!(lacks_thread(&format!("failed to spawn thread: {error:?}")));
         assert!(!lacks_thread("index out of bounds"));
+    }
+
+    #[test]
+    fn colors_are_for_those_who_did_not_refuse_them() {
+        let allows = |variables: &[(&str, &str)]| {
+            let variables = variables.iter();
+            let environment =
+                variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            allows_color(&environment.collect())
+        };
+        assert!(allows(&[]) && allows(&[("NO_COLOR", ""), ("TERM", "xterm")]));
+        assert!(!allows(&[("NO_COLOR", "1")]) && !allows(&[("TERM", "dumb")]));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
 
 use super::context::{block_on, open_store};
 use super::{Context, DONE, output};
+use crate::config::Needs;
 
 /// `rescind migrate`
 #[derive(Debug, Args)]
@@ -16,17 +18,25 @@ was stopped and the new one is not started yet: the old one does not work with t
 Example:
   rescind --config /etc/rescind/config.toml migrate"
 )]
-pub(super) struct MigrateArgs {}
+pub(super) struct MigrateArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
-pub(super) fn run(MigrateArgs {}: MigrateArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let config = context.config()?;
+pub(super) fn run(args: &MigrateArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let config = context.config(Needs::RECORDS)?;
     block_on(async {
         let store = open_store(&config, true).await?;
         let steps = store.migrate().await?;
-        output::line(&match steps {
-            0 => format!("{} is up to date", store.place()),
-            steps => format!("{}: applied {steps} migrations", store.place()),
-        })?;
+        let place = store.place();
+        match steps {
+            _ if args.json => {
+                output::say_json(&json!({ "database": place, "applied": steps }))?;
+            }
+            0 => output::say(&format!("{place} is up to date"))?,
+            steps => output::say(&format!("{place}: applied {steps} migrations"))?,
+        }
         store.close().await;
         Ok(DONE)
     })

@@ -1,11 +1,13 @@
 //! Command line. Each module holds one command: its arguments, the call into the library and the output.
 
+mod actor;
 mod allocator;
 mod config;
 mod context;
 pub mod demo;
 mod doctor;
 mod exit;
+mod file;
 mod formats;
 mod keys;
 mod log;
@@ -26,7 +28,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::config::{Config, ConfigError, Environment};
+use crate::config::{Config, ConfigError, Environment, Needs};
 use crate::keyformat::{FormatSet, FormatsError};
 
 use exit::COULD_NOT_RUN;
@@ -109,9 +111,6 @@ impl Command {
     }
 }
 
-/// Actor that the revocation log names for a change made on the command line.
-const ACTOR: &str = "cli";
-
 /// State shared by all commands.
 #[derive(Debug)]
 pub struct Context {
@@ -124,12 +123,18 @@ pub struct Context {
 }
 
 impl Context {
-    /// Loads and validates the configuration.
+    /// Loads and validates the configuration, with the secrets that the command needs. Says so if a file is left aside.
     ///
     /// # Errors
     /// Returns an error if the configuration cannot be read or is invalid.
-    pub fn config(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config_path.as_deref(), &self.environment)
+    pub fn config(&self, needs: Needs) -> Result<Config, ConfigError> {
+        let config = Config::load(self.config_path.as_deref(), &self.environment, needs)?;
+        if let Some(place) = &config.left_aside {
+            output::note(&format!(
+                "{place}: this file seems to belong to another program and is left aside; the defaults are used"
+            ));
+        }
+        Ok(config)
     }
 
     /// Loads the key formats that `config` names.
@@ -174,7 +179,7 @@ fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
         Command::Log(args) => log::run(args, context),
         Command::Sources(args) => sources::run(args, context),
         Command::Doctor(args) => doctor::run(&args, context),
-        Command::Migrate(args) => migrate::run(args, context),
+        Command::Migrate(args) => migrate::run(&args, context),
         Command::Config(args) => config::run(&args, context),
         Command::Scan(args) => scan::run(&args, context),
         Command::Formats(args) => formats::run(&args, context),

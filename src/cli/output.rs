@@ -1,11 +1,13 @@
 //! Output of commands: tables for people, tab-separated lines for pipes, JSON for programs.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::scan::{visible, visible_json, visible_lines};
 
@@ -97,21 +99,48 @@ pub(super) fn show(
     lines: &[(&str, String)],
 ) -> anyhow::Result<()> {
     if json {
-        return line(&visible_json(&serde_json::to_string_pretty(item)?));
+        return say_json(item);
     }
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = lines.iter();
     let lines: Vec<String> = lines
         .map(|(name, value)| format!("{name:width$}  {}", visible(value)))
         .collect();
-    line(&lines.join("\n"))
+    say(&lines.join("\n"))
 }
 
-/// Prints one line to standard output and flushes it.
+/// Prints one item as JSON, as [`say`] does.
+pub(super) fn say_json(item: &impl Serialize) -> anyhow::Result<()> {
+    say(&visible_json(&serde_json::to_string_pretty(item)?))
+}
+
+/// Prints a line of a result. A reader that has seen enough and left is no error: what the command still has to do is
+/// done, and its exit code is that of its result.
+pub(super) fn say(text: &str) -> anyhow::Result<()> {
+    match write_line(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            LEFT.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        written => written.context(UNWRITABLE),
+    }
+}
+
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Returns whether [`say`] has noticed that the reader of standard output left.
+pub(super) fn is_left() -> bool {
+    LEFT.load(Ordering::Relaxed)
+}
+
+/// Prints one line that has to be read to standard output, and flushes it.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
+    write_line(text).context(UNWRITABLE)
+}
+
+fn write_line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let written = writeln!(out, "{text}").and_then(|()| out.flush());
-    written.context(UNWRITABLE)
+    writeln!(out, "{text}").and_then(|()| out.flush())
 }
 
 /// Returns whether whatever is printed is discarded: standard output is the null device, which a program that is
@@ -143,6 +172,12 @@ pub(super) fn check_is_seen() -> anyhow::Result<()> {
 /// [`report`](super::exit::report) would take for a reader that had seen enough.
 pub(super) fn once(value: &str, remedy: &str) -> anyhow::Result<()> {
     line(value).map_err(|error| anyhow::anyhow!("{error:#}; the value is lost: {remedy}"))
+}
+
+/// Prints an item with a value that is shown only once as JSON, as [`once`] does.
+pub(super) fn once_json(item: &impl Serialize, remedy: &str) -> anyhow::Result<()> {
+    let json = Zeroizing::new(serde_json::to_string_pretty(item)?);
+    once(&Zeroizing::new(visible_json(&json).into_owned()), remedy)
 }
 
 /// Formats a time to the second, in UTC, or as a dash if there is none.

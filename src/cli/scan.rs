@@ -2,20 +2,21 @@
 
 mod matches;
 mod progress;
+mod sink;
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
-use super::output::{UNWRITABLE, note};
+use super::output::note;
 use super::{COULD_NOT_RUN, Context, DONE, FOUND, UsageError};
+use crate::config::Needs;
 use crate::scan::{
     Counters, Disobeyed, Engine, Match, Redactor, Report, ReportFormat, STANDARD_INPUT, Summary,
     printable, printable_unread,
@@ -25,6 +26,7 @@ use crate::tree::{
 };
 use matches::report_matches;
 use progress::{progress, progress_text, tell};
+use sink::Sink;
 
 /// Maximum number of findings that wait to be written. Beyond it, the scan waits.
 const WAITING: usize = 1_024;
@@ -44,12 +46,12 @@ const TICK: Duration = Duration::from_millis(200);
     after_help = "Candidates are shown redacted, such as rsc_sk_…wxyz. No database is needed, unless with --match.
 
 Examples:
-  rescind scan .                          files, hidden ones too, but not those that ignore files list
+  rescind scan                            files, hidden ones too, but not those that ignore files list
   rescind scan --no-ignore --report jsonl /srv/www
   rescind scan --git .                    the whole history: every file's contents once, and messages
   rescind scan --staged                   what the next commit would add: for .git/hooks/pre-commit
   rescind scan --since origin/main        what every commit since then added, and their messages
-  rescind scan --report sarif . > rescind.sarif
+  rescind scan --report sarif --output rescind.sarif src docs
   git log -p | rescind scan -
   rescind scan --match leaked-folder      which of the candidates are keys of ours, and whose
 
@@ -57,11 +59,11 @@ Exit codes: 0 nothing found, 1 candidates found, 2 wrong usage, 3 the scan could
 that was to be scanned could not be read (unless --allow-incomplete)."
 )]
 pub(super) struct ScanArgs {
-    /// File or folder, or `-` for standard input; with --staged and --since any path in the repository
-    /// [default there: the current folder]
-    #[arg(required_unless_present_any = ["staged", "since"])]
-    path: Option<PathBuf>,
-    /// Scan the history of the repository at PATH instead of its files
+    /// Files and folders, `-` for standard input; with --staged and --since one path in the repository
+    /// [default: the current folder]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Scan the history of the repository at each PATH instead of its files
     #[arg(long)]
     git: bool,
     /// Scan what is staged for the next commit in the repository around PATH
@@ -70,9 +72,12 @@ pub(super) struct ScanArgs {
     /// Scan what each commit reachable from HEAD but not from REV added, in the repository around PATH
     #[arg(long, value_name = "REV", value_parser = revision)]
     since: Option<String>,
-    /// Format of the report on standard output
+    /// Format of the report
     #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Text)]
     report: Form,
+    /// File to write the report to instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Look candidates up in the configured key store
     #[arg(long = "match")]
     look_up: bool,
@@ -120,8 +125,12 @@ fn revision(text: &str) -> Result<String, String> {
 /// Returns an error if the arguments, the configuration or the formats are invalid, the scan fails, or its report
 /// cannot be written.
 pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let target = target(args)?;
-    let config = context.config()?;
+    let targets = targets(args)?;
+    let config = context.config(if args.look_up {
+        Needs::KEYS
+    } else {
+        Needs::FORMATS
+    })?;
     let formats = context.formats(&config)?;
     let engine = Engine::new(&formats, config.scan.encodings);
     let counters = Counters::default();
@@ -134,12 +143,22 @@ pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode
         Form::Sarif => ReportFormat::Sarif,
     };
     let redactor = Redactor::new(&formats);
-    let mut report = Report::new(BufWriter::new(io::stdout()), form, &engine, &redactor);
+    let mut sink = Sink::open(args.output.as_deref())?;
+    let is_left = sink.is_left();
+    let mut report = Report::new(&mut sink, form, &engine, &redactor);
     let (scanned, written) = thread::scope(|scope| {
-        let (engine, counters, target, redactor) = (&engine, &counters, &target, &redactor);
+        let (engine, counters, targets, redactor) = (&engine, &counters, &targets, &redactor);
         // The scanning thread owns the sender, so the channel closes when the scan ends.
-        let scanning = scope.spawn(move || scan(target, engine, redactor, counters, &events));
-        let written = write(args, context, redactor, counters, &mut report, found, &bar);
+        let scanning = scope.spawn(move || scan_all(targets, engine, redactor, counters, &events));
+        let is_enough = |candidates| candidates > 0 && is_left.get();
+        let mut writing = Writing {
+            args,
+            context,
+            redactor,
+            report: &mut report,
+            bar: &bar,
+        };
+        let written = writing.write(counters, found, is_enough);
         let scanned = scanning
             .join()
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the scan broke off")));
@@ -147,11 +166,14 @@ pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode
     });
     bar.finish_and_clear();
     let candidates = written?;
+    if candidates > 0 && is_left.get() {
+        // Nobody reads on, and nothing that is still to be found would change the exit code.
+        return Ok(ExitCode::from(FOUND));
+    }
     let summary = Summary::of(&counters, candidates);
     let failure = scanned.as_ref().err().map(|error| format!("{error:#}"));
-    report
-        .finish(&summary, failure.as_deref())
-        .context(UNWRITABLE)?;
+    report.finish(&summary, failure.as_deref())?;
+    sink.finish()?;
     scanned?;
     tell(&summary);
     if candidates > 0 {
@@ -175,27 +197,64 @@ const INCOMPLETE: &str = "not everything was scanned (see above): that nothing w
 const STAGED: &str = "take the candidates out of these files and stage them again, \
                       or leave the files out with `git reset -- FILE`";
 
-fn target(args: &ScanArgs) -> Result<Target<'_>, UsageError> {
-    let path = args.path.as_deref();
-    if path != Some(Path::new("-")) {
-        return Ok(match (path, &args.since) {
-            _ if args.staged => Target::Staged(path),
-            (_, Some(revision)) => Target::Since(path, revision),
-            (Some(path), None) if args.git => Target::History(path),
-            (path, None) => Target::Files(path.unwrap_or(Path::new(".")), args.no_ignore),
-        });
-    }
+fn targets(args: &ScanArgs) -> Result<Vec<Target<'_>>, UsageError> {
     let of_git = [
         (args.git, "--git"),
         (args.staged, "--staged"),
         (args.since.is_some(), "--since"),
     ];
-    match of_git.iter().find(|(is_set, _)| *is_set) {
-        Some((_, flag)) => Err(UsageError(format!(
-            "{flag} needs a repository, not standard input"
-        ))),
-        None => Ok(Target::Stream),
+    let of_git = of_git.iter().find(|(is_set, _)| *is_set);
+    let is_stream = |path: &PathBuf| path == Path::new("-");
+    if let Some((_, flag)) = of_git
+        && args.paths.iter().any(is_stream)
+    {
+        let message = format!("{flag} needs a repository, not standard input");
+        return Err(UsageError(message));
     }
+    let first = args.paths.first().map(PathBuf::as_path);
+    if args.staged || args.since.is_some() {
+        if args.paths.len() > 1 {
+            let message = "--staged and --since take one path, by which the repository is found";
+            return Err(UsageError(message.to_owned()));
+        }
+        return Ok(vec![match &args.since {
+            Some(revision) => Target::Since(first, revision),
+            None => Target::Staged(first),
+        }]);
+    }
+    let target = |path| match path {
+        path if path == Path::new("-") => Target::Stream,
+        path if args.git => Target::History(path),
+        path => Target::Files(path, args.no_ignore),
+    };
+    if first.is_none() {
+        return Ok(vec![target(Path::new("."))]);
+    }
+    let mut targets = Vec::new();
+    for (number, path) in args.paths.iter().enumerate() {
+        if !args.paths[..number].contains(path) {
+            targets.push(target(path));
+        }
+    }
+    Ok(targets)
+}
+
+/// Scans each target, also those behind one that cannot be scanned.
+///
+/// # Errors
+/// Returns the first error.
+fn scan_all(
+    targets: &[Target<'_>],
+    engine: &Engine,
+    redactor: &Redactor,
+    counters: &Counters,
+    events: &SyncSender<Event>,
+) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    for target in targets {
+        result = result.and(scan(target, engine, redactor, counters, events));
+    }
+    result
 }
 
 fn scan(
@@ -256,58 +315,73 @@ fn refused_repository(
     }
 }
 
-/// Reports findings as they arrive. Returns the number of candidates.
-fn write(
-    args: &ScanArgs,
-    context: &Context,
-    redactor: &Redactor,
-    counters: &Counters,
-    report: &mut Report<'_, impl Write>,
-    found: Receiver<Event>,
-    bar: &ProgressBar,
-) -> anyhow::Result<u64> {
-    let mut candidates = 0;
-    let mut unknown = Vec::new();
-    loop {
-        let event = match found.recv_timeout(TICK) {
-            Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) => {
-                bar.set_message(progress_text(counters, candidates));
-                continue;
+/// Report in progress.
+struct Writing<'a, 'r, W> {
+    args: &'a ScanArgs,
+    context: &'a Context,
+    redactor: &'a Redactor,
+    report: &'a mut Report<'r, W>,
+    bar: &'a ProgressBar,
+}
+
+impl<W: Write> Writing<'_, '_, W> {
+    /// Reports findings as they arrive, until their number is enough. Returns it.
+    fn write(
+        &mut self,
+        counters: &Counters,
+        found: Receiver<Event>,
+        is_enough: impl Fn(u64) -> bool,
+    ) -> anyhow::Result<u64> {
+        let mut candidates = 0;
+        let mut unknown = Vec::new();
+        while !is_enough(candidates) {
+            match found.recv_timeout(TICK) {
+                Ok(Event::Found(finding)) => {
+                    candidates += 1;
+                    if self.args.look_up {
+                        unknown.push(finding);
+                    } else {
+                        let report = &mut *self.report;
+                        self.bar
+                            .suspend(|| report.add(&finding, &Match::NotAsked))?;
+                    }
+                }
+                Ok(event) => self.remark(event)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.bar.set_message(progress_text(counters, candidates));
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
             }
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
+            if unknown.len() == LOOKED_UP {
+                report_matches(self.context, self.report, &std::mem::take(&mut unknown))?;
+            }
+        }
+        if self.args.look_up {
+            report_matches(self.context, self.report, &unknown)?;
+        }
+        // Dropped early if an error returned above, so that the scan ends too.
+        drop(found);
+        Ok(candidates)
+    }
+
+    /// Tells of what was not scanned, or scanned all the same.
+    fn remark(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
             Event::Unread(unread) => {
-                let what = printable_unread(redactor, &unread);
-                bar.suspend(|| {
+                let what = printable_unread(self.redactor, &unread);
+                let report = &mut *self.report;
+                self.bar.suspend(|| {
                     note(&format!("not scanned: {what}"));
                     report.unread(&unread)
-                })
-                .context(UNWRITABLE)?;
+                })?;
             }
             Event::Disobeyed(Disobeyed { path, reason }) => {
-                let path = printable(redactor, &path);
-                bar.suspend(|| note(&format!("ignore file not obeyed: {path}: {reason}")));
+                let path = printable(self.redactor, &path);
+                let text = format!("ignore file not obeyed: {path}: {reason}");
+                self.bar.suspend(|| note(&text));
             }
-            Event::Found(finding) => {
-                candidates += 1;
-                if args.look_up {
-                    unknown.push(finding);
-                } else {
-                    bar.suspend(|| report.add(&finding, &Match::NotAsked))
-                        .context(UNWRITABLE)?;
-                }
-            }
+            Event::Found(_) => {}
         }
-        if unknown.len() == LOOKED_UP {
-            report_matches(context, report, &std::mem::take(&mut unknown))?;
-        }
+        Ok(())
     }
-    if args.look_up {
-        report_matches(context, report, &unknown)?;
-    }
-    // Dropped early if an error returned above, so that the scan ends too.
-    drop(found);
-    Ok(candidates)
 }

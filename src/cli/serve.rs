@@ -10,7 +10,7 @@ use clap::Args;
 use super::context::block_on;
 use super::{Context, DONE, allocator, output};
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Needs};
 use crate::daemon::{Daemon, DaemonError, Ended, OtherSignals, Signals};
 use crate::issuer::{IssuerFormats, Show};
 use crate::keyformat::{FormatSet, KeyValue};
@@ -30,7 +30,7 @@ pub(super) struct ServeArgs {}
 
 pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
     allocator::settle();
-    let config = context.config()?;
+    let config = context.config(Needs::ALL)?;
     let formats = context.formats(&config)?;
     let issuer = config.issuer_formats(&formats)?;
     for warning in &config.warnings {

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Read, Write};
 
 use crate::cli::UsageError;
+use crate::issuer::is_blank;
 use crate::keyformat::KeyValue;
 
 /// Maximum length of an owner's identifier, in characters.
@@ -38,6 +39,9 @@ fn bounded(text: &str, longest: usize) -> Result<String, String> {
     let count = text.chars().count();
     if count == 0 || count > longest {
         return Err(format!("has to have 1 to {longest} characters"));
+    }
+    if is_blank(text) {
+        return Err("must not be blank".to_owned());
     }
     if text.chars().any(char::is_control) {
         return Err("must not have control characters".to_owned());
@@ -77,6 +81,7 @@ mod tests {
     fn bounds_what_will_be_stored() {
         assert!(id("u_1").is_ok() && id("").is_err() && id(&"x".repeat(256)).is_err());
         assert!(description("a\u{1b}[31m").is_err());
+        assert!(description(" ").is_err() && description("\u{a0}").is_err() && id(" ").is_err());
         assert!(project("acme-1").is_ok() && project("a b").is_err() && project("").is_err());
     }
 }

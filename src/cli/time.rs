@@ -1,10 +1,9 @@
 //! Times on the command line.
 
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::parse_duration;
+use crate::issuer::{end_at, time};
 
 /// Expiry of a key or an access token, as given with `--expires`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,22 +17,21 @@ pub(super) enum Expiry {
 }
 
 impl Expiry {
-    /// Returns the expiry of an item created at `now`, or `None` if it never expires.
+    /// Returns the expiry of an item created at `now`, or `None` if it never expires: there is no end from the year
+    /// 9999 on.
     ///
     /// # Errors
-    /// Returns an error if the expiry is not in the future, or too far in the future to be represented.
+    /// Returns an error if the expiry is not in the future.
     pub(super) fn from(self, now: Timestamp) -> Result<Option<Timestamp>, String> {
         let at = match self {
             Self::Never => return Ok(None),
-            Self::After(duration) => now
-                .checked_add(duration)
-                .map_err(|_| "lies too far in the future".to_owned())?,
+            Self::After(duration) => now.checked_add(duration).unwrap_or(Timestamp::MAX),
             Self::At(at) => at,
         };
         if at <= now {
             return Err("lies in the past".to_owned());
         }
-        Ok(Some(at))
+        Ok(end_at(at))
     }
 }
 
@@ -48,14 +46,17 @@ pub(super) fn expiry(text: &str) -> Result<Expiry, String> {
     if let Ok(duration) = duration(text) {
         return Ok(Expiry::After(duration));
     }
-    if let Ok(at) = text.parse::<Timestamp>() {
-        return Ok(Expiry::At(at));
-    }
-    let date: Date = text.parse().map_err(|_| WRONG_EXPIRY.to_owned())?;
-    let midnight = date
-        .to_zoned(TimeZone::UTC)
-        .map_err(|_| WRONG_EXPIRY.to_owned())?;
-    Ok(Expiry::At(midnight.timestamp()))
+    let at = time(text).ok_or_else(|| WRONG_EXPIRY.to_owned())?;
+    Ok(Expiry::At(at))
+}
+
+/// Parses a date (midnight UTC at its start) or an RFC 3339 time.
+///
+/// # Errors
+/// Returns a message that lists these forms.
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+    let wrong = || "write a date (2027-01-31) or a time (2027-01-31T08:00:00Z)".to_owned();
+    time(text).ok_or_else(wrong)
 }
 
 const WRONG_EXPIRY: &str =
@@ -106,6 +107,8 @@ mod tests {
         for past in ["0s", "2020-01-01"] {
             assert!(expiry(past).unwrap().from(now).is_err(), "{past}");
         }
-        assert!(expiry("99999y").unwrap().from(now).is_err());
+        for never in ["99999y", "9999-12-31", "9999-12-31T23:59:59Z"] {
+            assert_eq!(expiry(never).unwrap().from(now), Ok(None), "{never}");
+        }
     }
 }

@@ -38,7 +38,8 @@ enum TokensCommand {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The token alone goes to standard output and is never shown again.
+    after_help = "The token goes to standard output, without --json alone, and is never shown again.
+An expiry in the year 9999 or later means never.
 
 Example:
   rescind tokens create --role issuer --description \"API backend\" --expires 1y"
@@ -56,6 +57,9 @@ struct CreateArgs {
     /// Expiry: never, 90d, a date or a time
     #[arg(long, value_name = "WHEN", default_value = "never", value_parser = when::expiry)]
     expires: Expiry,
+    /// Print JSON, the token itself as its value
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -154,7 +158,15 @@ async fn create(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode>
         "revoke the token with `rescind tokens revoke {}` and create another",
         token.id
     );
-    output::once(value.expose(), &remedy)?;
+    if args.json {
+        let made = MadeJson {
+            token: TokenJson::new(&token, now),
+            value: value.expose(),
+        };
+        output::once_json(&made, &remedy)?;
+    } else {
+        output::once(value.expose(), &remedy)?;
+    }
     Ok(DONE)
 }
 
@@ -232,6 +244,14 @@ struct TokenJson<'a> {
     expires_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked_at: Option<Timestamp>,
+}
+
+/// JSON form of an access token that was just made.
+#[derive(Serialize)]
+struct MadeJson<'a> {
+    #[serde(flatten)]
+    token: TokenJson<'a>,
+    value: &'a str,
 }
 
 impl<'a> TokenJson<'a> {

@@ -6,6 +6,7 @@
 
 mod duration;
 mod issuer;
+mod needs;
 mod problem;
 mod read;
 mod sections;
@@ -17,9 +18,10 @@ mod url;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use duration::parse_duration;
+pub use needs::Needs;
 pub use problem::{ConfigError, ConfigPlace, Problem, nearest};
 pub use sections::{
     App, Config, Database, Formats, Issuer, Keys, OnLeak, Partner, Partners, Policy, Redelivery,
@@ -66,21 +68,31 @@ impl std::fmt::Debug for Environment {
 
 impl Config {
     /// Loads the configuration from `file`, or from [`DEFAULT_FILE`] if that exists, and from the
-    /// environment.
+    /// environment. Secrets that are not in `needs` are not looked up.
+    ///
+    /// A [`DEFAULT_FILE`] that plainly belongs to another program is left aside if the defaults do as well, which
+    /// [`Config::left_aside`] then tells.
     ///
     /// # Errors
     /// Returns [`ConfigError::Unreadable`] if the file cannot be read, and [`ConfigError::Invalid`] with
     /// all problems of the configuration at once.
-    pub fn load(file: Option<&Path>, environment: &Environment) -> Result<Self, ConfigError> {
-        let (path, text) = match file {
-            Some(path) => (path.to_owned(), read(path, NAMED)?),
-            None if Path::new(DEFAULT_FILE).exists() => (
-                PathBuf::from(DEFAULT_FILE),
-                read(Path::new(DEFAULT_FILE), FOUND)?,
-            ),
-            None => (PathBuf::from(DEFAULT_FILE), String::new()),
+    pub fn load(
+        file: Option<&Path>,
+        environment: &Environment,
+        needs: Needs,
+    ) -> Result<Self, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let (path, text, is_named) = match file {
+            Some(path) => (path, read(path, NAMED)?, true),
+            None if default.exists() => (default, read(default, FOUND)?, false),
+            None => return Self::parse_for(default, "", environment, needs, true),
         };
-        Self::parse(&path, &text, environment)
+        let mut config = Self::parse_for(path, &text, environment, needs, is_named)?;
+        if config.formats.dir.is_none() && config.left_aside.is_none() {
+            let beside = path.with_file_name(DEFAULT_FORMATS);
+            config.formats.dir = Some(beside).filter(|beside| beside.is_dir());
+        }
+        Ok(config)
     }
 
     /// Parses the configuration from the text of a file. `path` names the file in problems.
@@ -88,20 +100,44 @@ impl Config {
     /// # Errors
     /// Returns all problems at once.
     pub fn parse(path: &Path, text: &str, environment: &Environment) -> Result<Self, ConfigError> {
+        Self::parse_for(path, text, environment, Needs::ALL, true)
+    }
+
+    fn parse_for(
+        path: &Path,
+        text: &str,
+        environment: &Environment,
+        needs: Needs,
+        is_named: bool,
+    ) -> Result<Self, ConfigError> {
         let problems = Problems::default();
         let mut table = tree::parse_file(path, text, &problems);
+        let mut left_aside = None;
+        if !is_named && let Some((key, place)) = needs::first_foreign(&table) {
+            if !needs.works_without_file() {
+                // A key that long may be a value that slipped to the left of the equals sign.
+                let key = if key.len() > 40 { "…" } else { key };
+                problems.add(place, key, FOREIGN, FOUND);
+                problems.into_result()?;
+                return Ok(Self::default());
+            }
+            left_aside = Some(place.clone());
+            table = tree::Table::default();
+        }
         let variables = environment.0.iter();
         let variables = variables.map(|(name, value)| (name.as_str(), value.as_str()));
         tree::overlay(&mut table, variables, &problems);
         let reader = Reader {
             problems: &problems,
             environment,
+            needs,
             warnings: RefCell::default(),
             origins: RefCell::default(),
         };
         let mut config = sections::read(Section::root(&reader, table));
         config.warnings = reader.warnings.into_inner();
         config.origins = reader.origins.into_inner();
+        config.left_aside = left_aside;
         problems.into_result()?;
         Ok(config)
     }
@@ -111,6 +147,11 @@ const NAMED: &str =
     "name an existing file with --config or RESCIND_CONFIG, or use neither for the defaults";
 const FOUND: &str =
     "it is read because it is in the current folder; name another one with --config";
+const FOREIGN: &str =
+    "this file seems to belong to another program: no configuration of Rescind has this";
+
+/// Name of the folder of pattern files beside the configuration file, which are used if it exists and no other is named.
+const DEFAULT_FORMATS: &str = "patterns";
 
 /// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;

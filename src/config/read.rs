@@ -6,14 +6,15 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Environment;
 use super::problem::{ConfigPlace, Problems, nearest};
 use super::tree::{Node, Table, Value, parse_raw};
+use super::{Environment, Needs};
 
 /// State shared by all sections while they are read.
 pub(super) struct Reader<'a> {
     pub(super) problems: &'a Problems,
     pub(super) environment: &'a Environment,
+    pub(super) needs: Needs,
     pub(super) warnings: RefCell<Vec<String>>,
     pub(super) origins: RefCell<BTreeMap<String, ConfigPlace>>,
 }
@@ -73,6 +74,21 @@ impl<'a> Section<'a> {
     /// Returns `true` if `key` has a value, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.0.contains_key(key)
+    }
+
+    /// Returns `true` if the secret at `key` is needed, and is looked up.
+    pub(super) fn needs_secret(&self, key: &str) -> bool {
+        self.reader.needs.has_secret(&self.path_of(key))
+    }
+
+    /// Returns `true` if `key` has a list with anything in it.
+    pub(super) fn lists(&self, key: &'static str) -> bool {
+        let node = self.table.0.get(key).map(|(_, node)| node.clone());
+        let node = node.and_then(|node| match &node.value {
+            Value::Raw(text) => parse_raw(text, &node.place),
+            _ => Some(node),
+        });
+        matches!(node.map(|node| node.value), Some(Value::List(items)) if !items.is_empty())
     }
 
     /// Reports a problem if `key` has a value, valid or not.

@@ -11,8 +11,8 @@ use crate::keyformat::{KeyFormat, KeyValue, MintError};
 use crate::offload::{self, PIECE};
 use crate::respond::{by_hand, tell_revoked};
 use crate::store::{
-    Action, ImportOutcome, Key, KeyPatch, MaybeConflict, NewKey, Owner, Reason, Store, StoreError,
-    Urgency, WhyInvalid, micros, retried,
+    Action, ImportOutcome, Key, KeyPatch, LogDraft, MaybeConflict, NewKey, Owner, Reason, Store,
+    StoreError, Urgency, WhyInvalid, micros, retried,
 };
 
 /// Parameters of a new key.
@@ -188,7 +188,7 @@ impl Issuer {
             }
         }
         let (key, revoked) = retried(|| self.change_once(id, &patch, revoked_by)).await?;
-        tell_revoked(&revoked, revoked_by.unwrap_or_default());
+        tell_revoked(&revoked);
         Ok(key)
     }
 
@@ -197,7 +197,7 @@ impl Issuer {
         id: Uuid,
         patch: &KeyPatch,
         revoked_by: Option<&str>,
-    ) -> Result<(Key, Vec<Uuid>), IssueError> {
+    ) -> Result<(Key, Vec<LogDraft>), IssueError> {
         let now = self.clock().now();
         let mut tx = self.writes().begin().await?;
         let Some(mut key) = tx.lock_keys(&[id]).await?.pop() else {

@@ -2,10 +2,12 @@
 //!
 //! Rotations, and revocations that are part of a change, are logged in the same transaction.
 
+mod given;
 mod import;
 mod keys;
 mod tokens;
 
+pub use given::{end_at, is_blank, time};
 pub use import::{COLUMNS, ImportRow, RowError, RowFormat, UNNAMED_FORMAT, parse_rows};
 pub use keys::{IssueError, IssueRequest, Rotation};
 pub use tokens::{FirstToken, MintTokenError, Show, mint_token};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::store::{Key, Token};
+use crate::store::{Key, LogDraft, Token};
 
 /// Result of a sighting: one outcome for each project that holds the value, none if the value is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -86,12 +86,19 @@ impl Answer {
 /// Answers to the reports of a transaction, with whose they are.
 #[derive(Debug, Default)]
 #[must_use = "what was done is announced after the commit"]
-pub struct Reported(pub(super) Vec<(String, Vec<Answer>)>);
+pub struct Reported {
+    pub(super) answers: Vec<(String, Vec<Answer>)>,
+    /// Entries of the revocation log about the keys that were revoked.
+    pub(super) revoked: Vec<LogDraft>,
+}
 
 impl Reported {
     /// Logs the outcomes for the operator. To be called after the commit, since nothing has happened before it.
     pub fn announce(&self) {
-        for (actor, answers) in &self.0 {
+        for draft in &self.revoked {
+            announce_revoked(draft);
+        }
+        for (actor, answers) in &self.answers {
             for outcome in answers.iter().flat_map(|answer| &answer.outcomes) {
                 outcome.announce(actor);
             }
@@ -100,17 +107,29 @@ impl Reported {
 
     /// Returns the answers to the sightings, in the order of the reports and of their sightings.
     pub fn into_answers(self) -> impl Iterator<Item = Answer> {
-        self.0.into_iter().flat_map(|(_, answers)| answers)
+        self.answers.into_iter().flat_map(|(_, answers)| answers)
     }
+}
+
+/// Logs that a key was revoked because it was seen. The texts of the place contain no keys since they were cleaned.
+fn announce_revoked(draft: &LogDraft) {
+    let LogDraft { key, actor, .. } = draft;
+    let place = draft.occurrence.as_ref();
+    let repository = place.and_then(|place| place.repository.as_deref());
+    let url = place.and_then(|place| place.url.as_deref());
+    let incident = draft.incident_id.map(tracing::field::display);
+    let owner_type = key.owner.kind.name();
+    tracing::warn!(
+        key = %key.id, format = key.format, project = key.project, owner_type, owner = key.owner.id, incident,
+        repository, url, actor, "a leaked key was revoked"
+    );
 }
 
 impl Outcome {
     fn announce(&self, actor: &str) {
         match self {
-            Self::Revoked(key) => tracing::warn!(
-                key = %key.id, format = key.format, project = key.project, actor,
-                "a leaked key was revoked"
-            ),
+            // With what the entry of the revocation log tells.
+            Self::Revoked(_) => {}
             Self::AlreadyInvalid(key) => tracing::info!(
                 key = %key.id, actor, "a key that is invalid already was seen"
             ),

@@ -236,7 +236,10 @@ impl Responder {
             let answers = sightings.map_while(|_| next()).collect();
             (report.actor.to_owned(), answers)
         });
-        Ok(Reported(answered.collect()))
+        Ok(Reported {
+            answers: answered.collect(),
+            revoked: drafts,
+        })
     }
 }
 

@@ -32,18 +32,18 @@ impl Responder {
             Ok::<_, StoreError>((keys, revoked))
         })
         .await?;
-        tell_revoked(&revoked, actor);
+        tell_revoked(&revoked);
         Ok(keys)
     }
 
-    /// Revokes the locked keys that are not revoked yet, and logs it. Returns their identifiers.
+    /// Revokes the locked keys that are not revoked yet, and logs it. Returns their entries of the log.
     pub(crate) async fn revoke_locked(
         &self,
         tx: &mut Tx,
         keys: &mut [Key],
         now: Timestamp,
         actor: &str,
-    ) -> Result<Vec<Uuid>, StoreError> {
+    ) -> Result<Vec<LogDraft>, StoreError> {
         let mut revoked = Vec::new();
         let mut drafts = Vec::new();
         for key in keys.iter_mut().filter(|key| key.revoked_at.is_none()) {
@@ -55,7 +55,7 @@ impl Responder {
         }
         tx.revoke_keys(&revoked, now).await?;
         tx.append_log(&drafts).await?;
-        Ok(revoked)
+        Ok(drafts)
     }
 }
 
@@ -80,9 +80,20 @@ pub(crate) fn by_hand(
     }
 }
 
-/// Logs that these keys were revoked by hand.
-pub(crate) fn tell_revoked(keys: &[Uuid], actor: &str) {
-    for key in keys {
-        tracing::info!(%key, actor, "a key was revoked by hand");
+/// Logs that keys were revoked by hand.
+pub(crate) fn tell_revoked(entries: &[LogDraft]) {
+    for LogDraft {
+        key,
+        actor,
+        incident_id,
+        ..
+    } in entries
+    {
+        let incident = incident_id.map(tracing::field::display);
+        let owner_type = key.owner.kind.name();
+        tracing::info!(
+            key = %key.id, project = key.project, owner_type, owner = key.owner.id, incident, actor,
+            "a key was revoked by hand"
+        );
     }
 }

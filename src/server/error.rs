@@ -21,7 +21,7 @@ use crate::issuer::IssueError;
 use crate::store::{StoreError, WhyInvalid};
 
 /// Header that repeats the error code. Stack Auth's SDK checks it first.
-const KNOWN_ERROR: HeaderName = HeaderName::from_static("x-stack-known-error");
+pub(super) const KNOWN_ERROR: HeaderName = HeaderName::from_static("x-stack-known-error");
 
 /// Same header under the name that the SDK has used since its product was renamed to Hexclave.
 const KNOWN_ERROR_HEXCLAVE: HeaderName = HeaderName::from_static("x-hexclave-known-error");

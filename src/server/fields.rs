@@ -6,11 +6,9 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::error::{ApiError, ApiResult, ErrorCode, Refuses};
+use crate::issuer::{end_at, is_blank};
 use crate::keyformat::KeyValue;
 use crate::scan::Redactor;
-
-/// Last millisecond since 1970 that is accepted as a time: close to the end of the year 9999, the last of RFC 3339.
-const LAST_MILLIS: i64 = 253_402_207_200_000 - 1;
 
 /// Body of a request: a JSON object. The described type is the type that is read.
 pub(super) trait JsonBody: ToSchema + Sized {
@@ -108,7 +106,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Takes an optional time in milliseconds since 1970, or `null`. The three cases have different meanings.
+    /// Takes an optional end in milliseconds since 1970, or `null` for none, as are all from the year 9999 on. To be
+    /// absent is a third case.
     #[expect(
         clippy::option_option,
         reason = "absent, null and a time are three things"
@@ -118,13 +117,12 @@ impl<'a> Fields<'a> {
             None => Ok(None),
             Some(Value::Null) => Ok(Some(None)),
             Some(value) => whole_number(&value)
-                .filter(|millis| (0..=LAST_MILLIS).contains(millis))
-                .and_then(|millis| Timestamp::from_millisecond(millis).ok())
-                .map(|at| Some(Some(at)))
+                .filter(|millis| *millis >= 0)
+                .map(|millis| Some(Timestamp::from_millisecond(millis).ok().and_then(end_at)))
                 .ok_or_else(|| {
                     ApiError::schema(
                         name,
-                        "has to be null or a time in whole milliseconds since 1970, up to the year 9999",
+                        "has to be null or a time in whole milliseconds since 1970",
                     )
                 }),
         }
@@ -179,6 +177,9 @@ pub(super) fn check_text(
     if length == 0 || length > longest {
         let problem = format!("has to have 1 to {longest} characters");
         return Err(ApiError::schema(name, &problem));
+    }
+    if is_blank(text) {
+        return Err(ApiError::schema(name, "must not be blank"));
     }
     if text
         .chars()

@@ -8,6 +8,7 @@ use utoipa::IntoParams;
 use super::AppState;
 use super::error::{ApiError, ApiResult, ErrorCode, Refuses};
 use super::fields::{check_text, unknown_name};
+use crate::issuer::time;
 use crate::scan::Redactor;
 use crate::store::PageRequest;
 
@@ -95,7 +96,7 @@ impl Query {
     pub fn time(&mut self, name: &str) -> ApiResult<Option<Timestamp>> {
         self.text(name)?
             .map(|text| {
-                text.parse().map_err(|_| {
+                time(&text).ok_or_else(|| {
                     ApiError::schema(name, "has to be a time such as 2026-11-22T20:46:15Z")
                 })
             })

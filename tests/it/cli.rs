@@ -2,8 +2,11 @@
 
 mod backfill;
 mod binary;
+mod closed;
+mod configuration;
 mod database;
 mod doctor;
+mod files;
 mod import;
 mod keys;
 mod log;
@@ -55,6 +58,12 @@ fn wrong_usage_is_2_and_says_so_on_standard_error() {
         "keys create --user u --team t --description x",
         "keys create --user u",
         "keys create --user u --description x --expires tomorrow",
+        "keys create --user u --description \u{a0}",
+        "tokens create --role viewer --description \u{a0}",
+        "log list --action burned",
+        "log list --reason boredom",
+        "log list --since yesterday",
+        "scan --staged a b",
         "keys create --user u --description x --expires 2020-01-01",
         "keys create --user u --description x --policy notify",
         "keys create --user u --description x --project a/b",

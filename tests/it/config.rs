@@ -7,7 +7,7 @@ mod variables;
 use std::path::Path;
 
 use reqwest::Url;
-use rescind::config::{Config, ConfigError, Environment, SourceKind};
+use rescind::config::{Config, ConfigError, Environment, Needs, SourceKind};
 use rescind::forge::Forge;
 use rescind::github::InstallationId;
 use rescind::intake::PartnerName;
@@ -61,11 +61,10 @@ fn shipped_file_is_the_defaults_and_one_source() {
         shipped.warnings,
         ["sources[0].token: the environment variable GITHUB_TOKEN is not set, going on without"]
     );
-    // The folder is the one that is built in; everything else is the default to the letter.
-    assert_eq!(shipped.formats.dir.as_deref(), Some(Path::new("patterns")));
+    // Everything else is the default to the letter, also the folder of formats: the file works wherever it is.
+    assert!(shipped.formats.dir.is_none());
     let mut rest = shipped.clone();
     rest.sources.clear();
-    rest.formats.dir = None;
     let without_places = |config: &Config| {
         let text = config.to_masked_toml();
         let lines = text.lines().map(|line| line.split("  # ").next());
@@ -222,7 +221,11 @@ fn an_archive_has_defaults_and_is_shown() {
 
 #[test]
 fn a_named_file_has_to_exist() {
-    let error = Config::load(Some(Path::new("/no/such/config.toml")), &environment(&[]));
+    let error = Config::load(
+        Some(Path::new("/no/such/config.toml")),
+        &environment(&[]),
+        Needs::ALL,
+    );
     let error = error
         .err()
         .map(|error| error.to_string())
@@ -283,7 +286,14 @@ fn the_issuers_formats_have_to_be_fit_for_minting() {
 
 #[test]
 fn the_shipped_folder_of_formats_is_the_one_built_in() {
-    let shipped = valid(include_str!("../../config.toml"), &[]).load_formats();
+    let shipped = Config::load(
+        Some(Path::new("config.toml")),
+        &environment(&[]),
+        Needs::ALL,
+    );
+    let shipped = shipped.expect("the shipped file");
+    assert_eq!(shipped.formats.dir.as_deref(), Some(Path::new("patterns")));
+    let shipped = shipped.load_formats();
     let built_in = Config::default().load_formats();
     let versions = [shipped, built_in].map(|set| set.map(|set| set.ruleset_version().to_owned()));
     assert_eq!(versions[0], versions[1]);

@@ -403,3 +403,32 @@ fn candidates_are_looked_up_in_the_key_store() {
     let output = scan(folder.path(), &["leak", "--match"]);
     assert!(text(&output).contains("revoked key"), "{}", text(&output));
 }
+
+#[test]
+fn several_paths_and_none_are_scanned() {
+    let folder = folder();
+    for name in ["a/x", "b/y", "c/z"] {
+        write(folder.path(), name, secret().expose());
+    }
+    let paths = |arguments: &[&str], code: i32| {
+        let output = scan(folder.path(), &[&["--report", "jsonl"], arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        let mut paths: Vec<String> = rows(&output)
+            .iter()
+            .filter_map(|row| row["path"].as_str().map(str::to_owned))
+            .collect();
+        paths.sort();
+        paths
+    };
+    assert_eq!(paths(&[], 1), ["./a/x", "./b/y", "./c/z"]);
+    assert_eq!(paths(&["a", "c/z", "a"], 1), ["a/x", "c/z"]);
+    // What is behind a path that cannot be scanned is scanned as well, and the failure told.
+    assert_eq!(paths(&["a", "gone", "b"], 2), ["a/x", "b/y"]);
+    let mixed = run(
+        program()
+            .args(["scan", "--report", "jsonl", "b", "-"])
+            .current_dir(folder.path()),
+        secret().expose().as_bytes(),
+    );
+    assert_eq!(rows(&mixed).len(), 2, "{}", text(&mixed));
+}

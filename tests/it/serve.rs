@@ -278,3 +278,53 @@ fn a_token_without_its_variable_is_a_warning() {
         "{ended:?}"
     );
 }
+
+/// Who works on an incident has the log at hand, not the database.
+#[test]
+fn the_log_tells_of_a_refusal_and_of_a_revocation_what_one_looks_for() {
+    let binary = Binary::new();
+    let token = binary.run("tokens create --role viewer").ok();
+    let key = binary
+        .run("keys create --user owner-7 --description x")
+        .ok();
+    let (key, token) = (key.trim(), token.trim());
+    let mut daemon = Daemon::start(&binary, &["--log", "json", "serve"]);
+    let mut refused = |path: &str, token: Option<&str>| {
+        daemon.get(path, token);
+        let line = daemon.wait_for("request refused");
+        serde_json::from_str::<serde_json::Value>(&line).expect("JSON")
+    };
+    let line = refused("/api/v1/incidents?q=in-the-query", None);
+    assert_eq!(line["code"], "ACCESS_TOKEN_REQUIRED", "{line}");
+    assert_eq!(line["path"], "/api/v1/incidents");
+    assert_eq!(line["client"], "127.0.0.1");
+    let escaped: String = key.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    for path in [key, &escaped, &format!("{}{key}", "x".repeat(1_000))] {
+        let line = refused(&format!("/api/v1/user-api-keys/{path}"), Some(token)).to_string();
+        assert!(line.contains("/api/v1/user-api-keys/"), "{line}");
+        assert!(!line.contains(key) && !line.contains(&escaped), "{line}");
+    }
+    let line = refused(&format!("/{}", "x".repeat(2_000)), None);
+    assert_eq!(line["code"], "NOT_FOUND", "{line}");
+    assert!(line["path"].as_str().expect("a path").len() < 300, "{line}");
+
+    let url = format!("https://example.com/acme/app/issues/7?key={key}");
+    let body = serde_json::json!({"api_key": key, "url": url}).to_string();
+    let path = "/api/v1/integrations/credential-scanning/revoke";
+    assert_eq!(daemon.post(path, None, &body).0, 200);
+    let line = daemon.wait_for("a leaked key was revoked");
+    let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(
+        (&line["owner_type"], &line["owner"]),
+        (&"user".into(), &"owner-7".into())
+    );
+    let incidents = daemon.get("/api/v1/incidents", Some(token)).1;
+    let incidents: serde_json::Value = serde_json::from_str(&incidents).expect("JSON");
+    assert_eq!(line["incident"], incidents["items"][0]["id"], "{line}");
+    let shown = line["url"].as_str().expect("a link");
+    assert!(
+        shown.starts_with("https://example.com/acme/app/issues/7") && !shown.contains(key),
+        "{line}"
+    );
+    daemon.stop();
+}

@@ -22,6 +22,7 @@ use self::served::Served;
 use self::api::{Api, Checked, Revocation};
 use self::leaks::Leak;
 use self::timeline::Timeline;
+use super::output::{self, say};
 use super::{DONE, FOUND};
 use crate::clock::{Clock as _, SystemClock};
 use crate::keyformat::KeyValue;
@@ -67,14 +68,15 @@ async fn tell(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut stage = Stage::set_up(&tracker, args.port).await?;
     let failures = stage.play().await?;
     for failure in &failures {
-        println!("FAILED: {failure}");
+        say(&format!("FAILED: {failure}"))?;
     }
     if failures.is_empty() {
-        println!(
-            "\nEvery leaked secret key was revoked; the public key and the one that never leaked are valid."
-        );
+        say(
+            "\nEvery leaked secret key was revoked; the public key and the one that never leaked are valid.",
+        )?;
     }
-    if !args.exit {
+    // Nobody looks around in what nobody reads of.
+    if !args.exit && !output::is_left() {
         stage.stay_open().await?;
     }
     stage.served.stop().await?;
@@ -119,11 +121,11 @@ impl Stage {
         let served = Served::start(&config, &root.join("rescind.log")).await?;
         let client = crate::fetch::direct_client()?;
         let api = Api::new(client, &served.url, served.admin_token.clone());
-        println!(
+        say(&format!(
             "Rescind listens on {}, its data is in {}\n",
             served.url,
             root.display()
-        );
+        ))?;
         Ok(Self {
             folder,
             partner,
@@ -142,11 +144,11 @@ impl Stage {
         self.leak_by_push(&keys, &mut timeline)?;
         let mut failures = self.leak_by_report(&keys, &mut timeline).await?;
         self.wait_for_revocations(&keys, &mut timeline).await?;
-        println!("{timeline}");
+        say(&format!("{timeline}"))?;
         failures.extend(self.judge(&keys).await?);
-        println!("The revocation log (rescind log list):\n");
+        say("The revocation log (rescind log list):\n")?;
         self.rescind(&["log", "list"])?;
-        println!("\nIts chain, computed anew (rescind log verify):\n");
+        say("\nIts chain, computed anew (rescind log verify):\n")?;
         if !self.rescind(&["log", "verify"])? {
             failures.push("the revocation log does not verify".to_owned());
         }
@@ -267,17 +269,17 @@ impl Stage {
     }
 
     async fn stay_open(&mut self) -> anyhow::Result<()> {
-        println!("\nRescind goes on running until Ctrl-C. Look around:\n");
-        println!(
+        say("\nRescind goes on running until Ctrl-C. Look around:\n")?;
+        say(&format!(
             "  curl -H 'Authorization: Bearer {}' \\",
             self.served.admin_token.expose()
-        );
-        println!("    {}/api/v1/incidents", self.served.url);
-        println!("  the events feed:  {}/events", self.feed.url());
-        println!(
+        ))?;
+        say(&format!("    {}/api/v1/incidents", self.served.url))?;
+        say(&format!("  the events feed:  {}/events", self.feed.url()))?;
+        say(&format!(
             "  the repository:   git clone {}/{REPOSITORY}.git",
             self.forge.url()
-        );
+        ))?;
         tokio::select! {
             ended = self.served.wait() => ended,
             interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),

@@ -21,7 +21,7 @@ use serde::Serialize;
 use self::check::{Check, Status, in_time};
 use super::context::block_on;
 use super::{Context, FOUND, output};
-use crate::config::{self, Config, ConfigError, DEFAULT_FILE};
+use crate::config::{self, Config, ConfigError, DEFAULT_FILE, Needs};
 use crate::forge::redact_message;
 use crate::keyformat::FormatSet;
 use crate::scan::{Redactor, visible, visible_json};
@@ -49,7 +49,7 @@ pub(super) struct DoctorArgs {
 }
 
 pub(super) fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let config = match context.config() {
+    let config = match context.config(Needs::ALL) {
         Ok(config) => config,
         Err(error) => {
             let mut checks = configuration_problems(&error);
@@ -181,9 +181,9 @@ fn report(json: bool, checks: &[Check]) -> anyhow::Result<ExitCode> {
     let status = status.unwrap_or(Status::Ok);
     if json {
         let text = serde_json::to_string_pretty(&Diagnosis { status, checks });
-        output::line(&visible_json(&text.context("cannot write JSON")?))?;
+        output::say(&visible_json(&text.context("cannot write JSON")?))?;
     } else {
-        output::line(&text(checks))?;
+        output::say(&text(checks))?;
     }
     Ok(match status {
         _ if checks.iter().any(|check| check.is_configuration) => ExitCode::from(CONFIGURATION),

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::list::no_such_key;
 use super::view::{self, redacted, status};
+use crate::cli::actor::actor;
 use crate::cli::context::{Empty, Instance};
-use crate::cli::{ACTOR, Context, DONE, UsageError, output, text, time as when};
+use crate::cli::{Context, DONE, UsageError, output, text, time as when};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -37,7 +38,7 @@ pub(super) async fn revoke(args: RevokeArgs, context: &Context) -> anyhow::Resul
         Some(id) => vec![id],
         None => presented(&instance, args.project.as_deref()).await?,
     };
-    let keys = instance.responder().revoke_all(&ids, ACTOR).await?;
+    let keys = instance.responder().revoke_all(&ids, &actor()).await?;
     if let Some(missing) = ids.iter().find(|id| keys.iter().all(|key| key.id != **id)) {
         return Err(no_such_key(*missing).into());
     }
@@ -61,7 +62,7 @@ const MAX_OVERLAP: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The new value alone goes to standard output and is never shown again.
+    after_help = "The new value goes to standard output, without --json alone, and is never shown again.
 
 Example:
   rescind keys rotate 0199c3a2-6b1e-7d3f-8a51-2f0c9b7e4d10 --overlap 24h"
@@ -72,6 +73,9 @@ pub(super) struct RotateArgs {
     /// Time for which the old key stays valid beside the new one, at most a year; 0s ends it at once
     #[arg(long, value_name = "DURATION", value_parser = overlap)]
     overlap: SignedDuration,
+    /// Print the new key and the old one as JSON, the new value among it
+    #[arg(long)]
+    json: bool,
 }
 
 fn overlap(text: &str) -> Result<SignedDuration, String> {
@@ -97,7 +101,7 @@ pub(super) async fn rotate(args: RotateArgs, context: &Context) -> anyhow::Resul
         return Err(UsageError(message).into());
     }
     let overlap = Duration::try_from(args.overlap).unwrap_or_default();
-    let rotated = instance.issuer().rotate(key.id, overlap, ACTOR).await?;
+    let rotated = instance.issuer().rotate(key.id, overlap, &actor()).await?;
     let (old, new) = (&rotated.old, &rotated.new);
     output::note(&format!(
         "key {} ends at {}",
@@ -110,6 +114,10 @@ pub(super) async fn rotate(args: RotateArgs, context: &Context) -> anyhow::Resul
         "revoke the new key with `rescind keys revoke {}` and create another before the old one ends",
         new.id
     );
-    output::once(rotated.value.expose(), &remedy)?;
+    if args.json {
+        view::show_once(new, Some(old), &rotated.value, instance.now(), &remedy)?;
+    } else {
+        output::once(rotated.value.expose(), &remedy)?;
+    }
     Ok(DONE)
 }

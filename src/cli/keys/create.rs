@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::OwnerArgs;
-use super::view::redacted;
+use super::view::{self, redacted};
 use crate::cli::context::{Empty, Instance};
 use crate::cli::time as when;
 use crate::cli::time::Expiry;
@@ -15,7 +15,8 @@ use crate::store::DEFAULT_PROJECT;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The value alone goes to standard output and is never shown again.
+    after_help = "The value goes to standard output, without --json alone, and is never shown again.
+An expiry in the year 9999 or later means never.
 
 Examples:
   rescind keys create --user u_42 --description \"CI of the docs\" --expires 90d
@@ -39,6 +40,9 @@ pub(super) struct CreateArgs {
     /// Response to a leak of the key [default: as configured]
     #[arg(long, value_enum)]
     policy: Option<PolicyArg>,
+    /// Print the key as JSON, its value among it
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -77,6 +81,10 @@ pub(super) async fn run(args: CreateArgs, context: &Context) -> anyhow::Result<E
         "revoke the key with `rescind keys revoke {}` and create another",
         key.id
     );
-    output::once(value.expose(), &remedy)?;
+    if args.json {
+        view::show_once(&key, None, &value, instance.now(), &remedy)?;
+    } else {
+        output::once(value.expose(), &remedy)?;
+    }
     Ok(DONE)
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use crate::cli::context::{Empty, Instance};
 use crate::cli::{Context, DONE, FOUND, UsageError, output, text};
@@ -22,7 +23,8 @@ const BATCH: usize = 10_000;
 #[command(
     after_help = "CSV begins with a line that names its columns; JSON Lines has one object per line with the same names:
   sha256, owner_type (user or team), owner_id, description, format, last_four, created_at, expires_at
-The first three are required. Rows that cannot be imported are reported with their line and cost no other row;
+The first three are required, and a description that is given must not be blank. An expires_at that is never, empty, or
+in the year 9999 or later means that the key has no end. Rows that cannot be imported are reported with their line and cost no other row;
 the exit code is then 1. Keys that are stored already stay as they are.
 
 Examples:
@@ -36,11 +38,15 @@ pub(super) struct ImportArgs {
     /// Project that the keys belong to
     #[arg(long, value_name = "PROJECT", default_value = DEFAULT_PROJECT, value_parser = text::project)]
     project: String,
+    /// Print the numbers of rows as JSON
+    #[arg(long)]
+    json: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 struct Counts {
     imported: u64,
+    #[serde(rename = "already_stored")]
     known: u64,
     refused: u64,
 }
@@ -75,6 +81,9 @@ pub(super) async fn run(args: ImportArgs, context: &Context) -> anyhow::Result<E
         "imported {}, already stored {}, refused {}",
         counts.imported, counts.known, counts.refused
     ));
+    if args.json {
+        output::say_json(&counts)?;
+    }
     Ok(if counts.refused == 0 {
         DONE
     } else {
@@ -183,7 +192,7 @@ impl Errors {
         if self.progress.is_hidden() {
             let _ = writeln!(self.out, "{error}");
         } else {
-            self.progress.suspend(|| eprintln!("{error}"));
+            self.progress.suspend(|| output::note(&error.to_string()));
         }
     }
 

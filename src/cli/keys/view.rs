@@ -5,6 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::cli::output::{self, time};
+use crate::keyformat::KeyValue;
 use crate::store::{Key, WhyInvalid};
 
 /// JSON form of a key. Unset fields are omitted.
@@ -60,7 +61,7 @@ impl<'a> KeyJson<'a> {
 pub(super) fn show(json: bool, keys: &[Key], now: Timestamp) -> anyhow::Result<()> {
     for (number, key) in keys.iter().enumerate() {
         if number > 0 && !json {
-            output::line("")?;
+            output::say("")?;
         }
         output::show(json, &KeyJson::new(key, now), &lines(key, now))?;
     }
@@ -71,6 +72,33 @@ pub(super) fn show(json: bool, keys: &[Key], now: Timestamp) -> anyhow::Result<(
         ));
     }
     Ok(())
+}
+
+/// JSON form of a key that was just made.
+#[derive(Serialize)]
+struct MadeJson<'a> {
+    #[serde(flatten)]
+    key: KeyJson<'a>,
+    value: &'a str,
+    /// The key that it replaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<KeyJson<'a>>,
+}
+
+/// Prints a key with its value as JSON. If that fails, the value is lost, and the error carries `remedy`.
+pub(super) fn show_once(
+    key: &Key,
+    replaces: Option<&Key>,
+    value: &KeyValue,
+    now: Timestamp,
+    remedy: &str,
+) -> anyhow::Result<()> {
+    let made = MadeJson {
+        key: KeyJson::new(key, now),
+        value: value.expose(),
+        replaces: replaces.map(|key| KeyJson::new(key, now)),
+    };
+    output::once_json(&made, remedy)
 }
 
 /// Returns the status, `valid`, `revoked` or `expired`.

@@ -2,13 +2,11 @@
 
 use std::io::Write;
 
-use anyhow::Context as _;
 use jiff::Timestamp;
 
 use crate::cli::Context;
 use crate::cli::context::{Empty, Instance, block_on};
 use crate::cli::keys::status;
-use crate::cli::output::UNWRITABLE;
 use crate::clock::{Clock as _, SystemClock};
 use crate::keyformat::Sha256Digest;
 use crate::scan::{Finding, KnownKey, Match, Report};
@@ -35,7 +33,7 @@ pub(super) fn report_matches<W: Write>(
         let valid = keys.iter().find(|key| key.why_invalid(now).is_none());
         let key = valid.or(keys.first());
         let key = key.map_or(Match::Unknown, |key| Match::Known(known_key(key, now)));
-        report.add(finding, &key).context(UNWRITABLE)?;
+        report.add(finding, &key)?;
     }
     Ok(())
 }

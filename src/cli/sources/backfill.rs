@@ -7,14 +7,15 @@ use std::sync::Arc;
 use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::no_such_source;
-use super::poll::scan;
+use super::poll::{Worked, scan};
 use crate::cli::context::{Empty, Instance};
 use crate::cli::output;
-use crate::cli::{Context, DONE, UsageError};
-use crate::config::SourceKind;
-use crate::daemon::Standalone;
+use crate::cli::{COULD_NOT_RUN, Context, DONE, UsageError};
+use crate::config::{Config, Needs, SourceKind};
+use crate::daemon::{Standalone, configured_sources};
 use crate::forge::redact_message;
 use crate::source::{BackfillOutcome, Period, Progress};
 use crate::store::Store;
@@ -25,7 +26,8 @@ const TELL_EVERY: u64 = 24;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Each hour of the period is read once: interrupted, the same command goes on where it stopped. What is found is read
-when nothing more urgent waits. `rescind serve` may run meanwhile.
+when nothing more urgent waits. `rescind serve` may run meanwhile. Exit code 3 when hours were not there, or could not
+be read to their end (unless --allow-incomplete).
 
 Examples:
   rescind sources backfill github-archive --from 2026-01-01 --to 2026-01-08
@@ -46,17 +48,20 @@ pub(super) struct BackfillArgs {
     /// Also read hours that were read before
     #[arg(long)]
     force: bool,
+    /// Exit with 0 instead of 3 if some hours were not there or not read to their end
+    #[arg(long)]
+    allow_incomplete: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let config = context.config()?;
-    let kinds = config.sources.iter();
-    let archives = kinds.filter(|source| matches!(source.kind, SourceKind::Gharchive { .. }));
-    let archives: Vec<String> = archives.map(|source| source.name.clone()).collect();
-    if !archives.contains(&args.name) {
-        return Err(no_such_archive(&args.name, &archives).into());
+    let config = context.config(Needs::POLLS)?;
+    if let Some(refusal) = no_archive(&args.name, &config) {
+        return Err(refusal.into());
     }
-    let instance = Instance::open(context, Empty::SetUp).await?;
+    let instance = Instance::open_for(context, Empty::SetUp, Needs::POLLS).await?;
     let period = Period::parse(&args.from, &args.to, instance.now());
     let period = period.map_err(|error| UsageError(error.to_string()))?;
     let clock = Arc::clone(&instance.clock);
@@ -65,7 +70,7 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
         .source(&args.name)
         .and_then(|source| source.archive())
     else {
-        return Err(no_such_archive(&args.name, &archives).into());
+        bail!("the source `{}` has no archive", args.name);
     };
     let bar = bar(period.hours());
     let mut told = 0;
@@ -74,21 +79,60 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
     let read = archive.backfill(period, args.force, &mut tell).await;
     bar.finish_and_clear();
     let refused = refused(&instance.store, &args.name).await?;
-    match read {
-        Ok(outcome) => print(&outcome, &args.name, refused.saturating_sub(before))?,
-        Err(error) => {
-            let error = error.to_string();
-            let error = redact_message(&instance.redactor, &error);
-            bail!(
-                "the backfill of `{}` stopped: {error}; the same command goes on from there",
-                args.name
-            );
-        }
+    let outcome = read.map_err(|error| {
+        let error = redact_message(&instance.redactor, &error.to_string());
+        anyhow::anyhow!(
+            "the backfill of `{}` stopped: {error}; the same command goes on from there",
+            args.name
+        )
+    })?;
+    let refused = refused.saturating_sub(before);
+    if !args.json {
+        print(&outcome, &args.name, refused)?;
     }
+    let mut worked = None;
     if !args.no_scan {
-        scan(&standalone, &instance.store).await?;
+        worked = Some(scan(&standalone, &instance.store, args.json).await?);
     }
-    Ok(DONE)
+    if args.json {
+        output::say_json(&BackfillJson {
+            source: &args.name,
+            outcome: &outcome,
+            refused,
+            worked,
+        })?;
+    }
+    Ok(ended(&outcome, args.allow_incomplete))
+}
+
+/// Returns the exit code, which tells whether the whole period was read.
+fn ended(outcome: &BackfillOutcome, allow_incomplete: bool) -> ExitCode {
+    let missing = outcome.missing.len() as u64;
+    let is_whole = missing == 0 && outcome.incomplete.is_empty() && outcome.waits_for.is_none();
+    if is_whole || allow_incomplete {
+        return DONE;
+    }
+    if outcome.hours > 0 && missing == outcome.hours {
+        output::note(
+            "the archive has none of these hours: check base_url, and whether the period is one that it covers",
+        );
+    } else {
+        output::note(
+            "not all of the period was read (see above); with --allow-incomplete this is no failure",
+        );
+    }
+    ExitCode::from(COULD_NOT_RUN)
+}
+
+/// Output of `rescind sources backfill --json`.
+#[derive(Serialize)]
+struct BackfillJson<'a> {
+    source: &'a str,
+    #[serde(flatten)]
+    outcome: &'a BackfillOutcome,
+    refused: u64,
+    #[serde(flatten)]
+    worked: Option<Worked>,
 }
 
 /// Returns the number of a source's work items refused since it was set up.
@@ -98,15 +142,51 @@ async fn refused(store: &Store, name: &str) -> anyhow::Result<u64> {
     Ok(mine.map_or(0, |work| work.refused))
 }
 
-fn no_such_archive(name: &str, archives: &[String]) -> UsageError {
-    if archives.is_empty() {
-        return UsageError(
-            "no source of the kind gharchive is configured; add one, for example\n\n  [[sources]]\n  name = \
-             \"github-archive\"\n  kind = \"gharchive\""
-                .to_owned(),
-        );
-    }
-    no_such_source(name, archives.iter().map(String::as_str))
+/// Returns why a source has no past that could be read, or `None` if it is an archive.
+fn no_archive(name: &str, config: &Config) -> Option<UsageError> {
+    const EXAMPLE: &str = "\n\n  [[sources]]\n  name = \"github-archive\"\n  kind = \"gharchive\"";
+    let archives = || {
+        let sources = config.sources.iter();
+        let archives = sources.filter(|source| matches!(source.kind, SourceKind::Gharchive { .. }));
+        archives.map(|source| source.name.as_str())
+    };
+    let source = config.sources.iter().find(|source| source.name == name);
+    let instead = || match archives().next() {
+        Some(archive) => format!("backfill `{archive}` instead"),
+        None => {
+            format!("add an archive of GitHub's events and backfill that one, for example{EXAMPLE}")
+        }
+    };
+    let refusal = match source.map(|source| &source.kind) {
+        Some(SourceKind::Gharchive { .. }) => return None,
+        Some(SourceKind::Git { .. }) => format!(
+            "`{name}` is a git source, which has no archive: the repository itself is its past. `rescind sources poll \
+             {name}` reads whatever is new in it now; for the whole history clone it and run `rescind scan --git --match \
+             FOLDER`"
+        ),
+        Some(SourceKind::GithubEvents { .. }) => format!(
+            "`{name}` is a feed, which shows only what is recent and has no archive; {}",
+            instead()
+        ),
+        None if archives().next().is_none() && config.sources.is_empty() => {
+            format!("no source of the kind gharchive is configured; add one, for example{EXAMPLE}")
+        }
+        None => {
+            let configured = configured_sources(config);
+            if configured.iter().any(|source| source.name == name) {
+                format!(
+                    "`{name}` is told of by its forge and has no archive; {}",
+                    instead()
+                )
+            } else {
+                return Some(no_such_source(
+                    name,
+                    config.sources.iter().map(|source| source.name.as_str()),
+                ));
+            }
+        }
+    };
+    Some(UsageError(refusal))
 }
 
 fn bar(hours: u64) -> ProgressBar {
@@ -122,6 +202,7 @@ fn show(bar: &ProgressBar, progress: &Progress, told: &mut u64) {
         hour,
         hours_done,
         hours,
+        missing,
         events,
         items,
         ..
@@ -131,8 +212,13 @@ fn show(bar: &ProgressBar, progress: &Progress, told: &mut u64) {
     let is_due = *hours_done >= *told + TELL_EVERY || (hours_done == hours && *told < *hours);
     if bar.is_hidden() && is_due {
         *told = *hours_done;
+        let not_there = match missing {
+            0 => String::new(),
+            missing => format!(", {missing} not there"),
+        };
+        let read = hours_done - missing;
         output::note(&format!(
-            "{hours_done} of {hours} hours read: {events} events, {items} work items"
+            "{read} of {hours} hours read{not_there}: {events} events, {items} work items"
         ));
     }
 }
@@ -144,6 +230,7 @@ fn print(outcome: &BackfillOutcome, name: &str, refused: u64) -> anyhow::Result<
     let mut lines = vec![
         format!("source         {name}"),
         format!("hours          {}", outcome.hours),
+        format!("not there      {}", outcome.missing.len()),
         format!("events         {}", outcome.events),
         format!("work items     {}", outcome.items),
         format!("malformed      {}", outcome.malformed),
@@ -164,5 +251,5 @@ fn print(outcome: &BackfillOutcome, name: &str, refused: u64) -> anyhow::Result<
             "not yet there  {hour}: call the command again later, it goes on from this hour"
         ));
     }
-    output::line(&lines.join("\n"))
+    output::say(&lines.join("\n"))
 }

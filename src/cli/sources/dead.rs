@@ -6,7 +6,7 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::{require_source, statuses};
-use crate::cli::context::{Empty, Instance};
+use crate::cli::context::Records;
 use crate::cli::output::{self, List, time};
 use crate::cli::{Context, DONE, UsageError};
 use crate::server::api::sources::DeadLetterView;
@@ -44,6 +44,9 @@ pub(super) struct RequeueArgs {
     /// All items of this source
     #[arg(long, value_name = "NAME", conflicts_with = "ids")]
     all: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 const HEADER: &[&str] = &[
@@ -59,15 +62,15 @@ const HEADER: &[&str] = &[
 ];
 
 pub(super) async fn dead(args: DeadArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let instance = Instance::open_records(context, Empty::Refuse).await?;
+    let records = Records::open(context).await?;
     let source = args.name.as_deref();
     if let Some(name) = source {
-        require_source(name, &statuses(&instance).await?)?;
+        require_source(name, &statuses(&records).await?)?;
     }
     let mut list = List::new(HEADER, args.json);
     let mut request = PageRequest::first();
     loop {
-        let page = instance.store.dead_items(source, &request).await?;
+        let page = records.store.dead_items(source, &request).await?;
         for dead in page.items {
             let row = row(&dead);
             list.add(&DeadLetterView::of(dead), &row)?;
@@ -102,15 +105,19 @@ fn short(id: &str) -> String {
 }
 
 pub(super) async fn requeue(args: RequeueArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let instance = Instance::open_records(context, Empty::Refuse).await?;
+    let records = Records::open(context).await?;
     let requeued = match &args.all {
         Some(name) => {
-            require_source(name, &statuses(&instance).await?)?;
-            instance.store.revive_all(name).await?
+            require_source(name, &statuses(&records).await?)?;
+            records.store.revive_all(name).await?
         }
-        None => requeue_each(&instance, &args.ids).await?,
+        None => requeue_each(&records, &args.ids).await?,
     };
-    output::line(&said(requeued))?;
+    if args.json {
+        output::say_json(&serde_json::json!({ "requeued": requeued }))?;
+    } else {
+        output::say(&said(requeued))?;
+    }
     Ok(DONE)
 }
 
@@ -118,8 +125,8 @@ pub(super) async fn requeue(args: RequeueArgs, context: &Context) -> anyhow::Res
 ///
 /// # Errors
 /// Returns an error that names the unknown identifiers.
-async fn requeue_each(instance: &Instance, ids: &[Uuid]) -> anyhow::Result<u64> {
-    let revived = instance.store.revive_these(ids).await?;
+async fn requeue_each(records: &Records, ids: &[Uuid]) -> anyhow::Result<u64> {
+    let revived = records.store.revive_these(ids).await?;
     let requeued = revived.len() as u64;
     let unknown = ids.iter().filter(|id| !revived.contains(id));
     let unknown: Vec<String> = unknown.map(Uuid::to_string).collect();

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::context::{Instance, block_on};
+use super::context::{Records, block_on};
 use super::{Context, UsageError};
 use crate::config::nearest;
 use crate::daemon::configured_sources;
@@ -56,9 +56,9 @@ pub(super) fn run(args: SourcesArgs, context: &Context) -> anyhow::Result<ExitCo
 }
 
 /// Returns the status of every source that is configured or known to the database.
-async fn statuses(instance: &Instance) -> anyhow::Result<Vec<SourceStatus>> {
-    let configured = configured_sources(&instance.config);
-    Ok(source_statuses(&instance.store, &configured, instance.now()).await?)
+async fn statuses(records: &Records) -> anyhow::Result<Vec<SourceStatus>> {
+    let configured = configured_sources(&records.config);
+    Ok(source_statuses(&records.store, &configured, records.now()).await?)
 }
 
 /// Returns an error that lists the known names, and suggests the one that was probably meant.

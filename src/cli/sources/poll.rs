@@ -9,12 +9,14 @@ use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::not_polled;
 use super::status::{span, until};
 use crate::cli::context::{Empty, Instance};
 use crate::cli::output::{self, time};
 use crate::cli::{Context, DONE};
+use crate::config::Needs;
 use crate::daemon::{Standalone, configured_sources};
 use crate::forge::{is_polled, redact_message};
 use crate::scan::visible;
@@ -43,16 +45,19 @@ pub(super) struct PollArgs {
     /// Poll even if the server asked to wait
     #[arg(long)]
     force: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let config = context.config()?;
+    let config = context.config(Needs::POLLS)?;
     let configured = configured_sources(&config);
     let mut polled = configured.iter().filter(|source| source.schedule.is_some());
     if !polled.any(|source| source.name == args.name) {
         return Err(not_polled(&args.name, &configured).into());
     }
-    let instance = Instance::open(context, Empty::SetUp).await?;
+    let instance = Instance::open_for(context, Empty::SetUp, Needs::POLLS).await?;
     let clock = Arc::clone(&instance.clock);
     let standalone = Standalone::new(&instance.config, instance.responder(), clock)?;
     let Some(source) = standalone.source(&args.name) else {
@@ -71,19 +76,28 @@ pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<Ex
         .load_source(&args.name)
         .await?
         .unwrap_or_default();
-    match polled {
-        Ok(outcome) => tell(&args.name, &outcome, &before, &after)?,
-        Err(failure) => {
-            let error = failure.error.to_string();
-            let error = redact_message(&instance.redactor, &error);
-            bail!("the poll of `{}` failed: {error}", args.name);
-        }
+    let outcome = polled.map_err(|failure| {
+        let error = redact_message(&instance.redactor, &failure.error.to_string());
+        anyhow::anyhow!("the poll of `{}` failed: {error}", args.name)
+    })?;
+    let found = PollJson::new(&args.name, &outcome, &before, &after);
+    if !args.json {
+        tell(&found)?;
     }
+    let mut worked = None;
     if !args.no_scan {
-        scan(&standalone, &instance.store).await?;
+        worked = Some(scan(&standalone, &instance.store, args.json).await?);
     }
     let revoked = revoked_since(&instance.store, &log).await?;
-    output::line(&format!("keys revoked   {revoked}"))?;
+    if args.json {
+        output::say_json(&PollJson {
+            worked,
+            keys_revoked: Some(revoked),
+            ..found
+        })?;
+    } else {
+        output::say(&format!("keys revoked   {revoked}"))?;
+    }
     Ok(DONE)
 }
 
@@ -130,42 +144,92 @@ fn limited_until(state: &SourceState, now: Timestamp) -> Option<Timestamp> {
     resets_at.max(again_at).filter(|end| *end > now)
 }
 
+/// Output of `rescind sources poll --json`.
+#[derive(Serialize)]
+struct PollJson<'a> {
+    source: &'a str,
+    new_events: u64,
+    work_items: u64,
+    texts: u64,
+    unknown_types: u64,
+    malformed: u64,
+    gap: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_poll_at: Option<Timestamp>,
+    /// Why not all of it could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(flatten)]
+    worked: Option<Worked>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys_revoked: Option<u64>,
+}
+
+impl<'a> PollJson<'a> {
+    fn new(
+        source: &'a str,
+        outcome: &PollOutcome,
+        before: &SourceState,
+        after: &'a SourceState,
+    ) -> Self {
+        let more = |count: fn(&SourceState) -> u64| count(after).saturating_sub(count(before));
+        Self {
+            source,
+            new_events: outcome.events,
+            work_items: outcome.items,
+            texts: more(|state| state.texts),
+            unknown_types: more(|state| state.unknown),
+            malformed: outcome.malformed,
+            gap: outcome.gap,
+            next_poll_at: after.next_poll_at,
+            error: after.error.as_deref(),
+            worked: None,
+            keys_revoked: None,
+        }
+    }
+}
+
 /// Prints the result of a poll.
-fn tell(
-    name: &str,
-    outcome: &PollOutcome,
-    before: &SourceState,
-    after: &SourceState,
-) -> anyhow::Result<()> {
-    let more = |count: fn(&SourceState) -> u64| count(after).saturating_sub(count(before));
-    let gap = if outcome.gap {
+fn tell(found: &PollJson<'_>) -> anyhow::Result<()> {
+    let gap = if found.gap {
         "yes: events between this poll and the one before may have been missed"
     } else {
         "no"
     };
     let mut lines = vec![
-        ("source", name.to_owned()),
-        ("new events", outcome.events.to_string()),
-        ("work items", outcome.items.to_string()),
-        ("texts", more(|state| state.texts).to_string()),
-        ("malformed", outcome.malformed.to_string()),
+        ("source", found.source.to_owned()),
+        ("new events", found.new_events.to_string()),
+        ("work items", found.work_items.to_string()),
+        ("texts", found.texts.to_string()),
+        ("malformed", found.malformed.to_string()),
         ("gap", gap.to_owned()),
-        ("next poll", time(after.next_poll_at)),
+        ("next poll", time(found.next_poll_at)),
     ];
-    let unknown = more(|state| state.unknown);
-    if unknown > 0 {
-        lines.insert(4, ("unknown types", unknown.to_string()));
+    if found.unknown_types > 0 {
+        lines.insert(4, ("unknown types", found.unknown_types.to_string()));
     }
-    lines.extend(after.error.clone().map(|error| ("not all", error)));
+    lines.extend(found.error.map(|error| ("not all", error.to_owned())));
     let lines: Vec<String> = lines
         .iter()
         .map(|(name, value)| format!("{name:13}  {}", visible(value)))
         .collect();
-    output::line(&lines.join("\n"))
+    output::say(&lines.join("\n"))
 }
 
-/// Works off the queue and prints the result.
-pub(super) async fn scan(standalone: &Standalone, store: &Store) -> anyhow::Result<()> {
+/// What was made of the queue.
+#[derive(Serialize)]
+pub(super) struct Worked {
+    items_scanned: u64,
+    items_waiting: u64,
+    dead_lettered: u64,
+}
+
+/// Works off the queue and prints the result, unless that is `quiet`.
+pub(super) async fn scan(
+    standalone: &Standalone,
+    store: &Store,
+    quiet: bool,
+) -> anyhow::Result<Worked> {
     let before = store.work_counts().await?;
     let bar = if io::stderr().is_terminal() {
         ProgressBar::new_spinner()
@@ -188,21 +252,29 @@ pub(super) async fn scan(standalone: &Standalone, store: &Store) -> anyhow::Resu
     bar.finish_and_clear();
     worked?;
     let after = store.work_counts().await?;
-    let scanned = after.done.saturating_sub(before.done);
-    output::line(&format!("items scanned  {scanned}"))?;
-    let left = after.waiting + after.leased;
-    if left > 0 {
-        output::line(&format!(
-            "items waiting  {left} (tried again later, or read by another process)"
-        ))?;
+    let worked = Worked {
+        items_scanned: after.done.saturating_sub(before.done),
+        items_waiting: after.waiting + after.leased,
+        dead_lettered: after.dead.saturating_sub(before.dead),
+    };
+    if quiet {
+        return Ok(worked);
     }
-    let dead = after.dead.saturating_sub(before.dead);
-    if dead > 0 {
-        output::line(&format!(
-            "dead-lettered  {dead} (`rescind sources dead` lists them)"
-        ))?;
+    let mut lines = vec![format!("items scanned  {}", worked.items_scanned)];
+    if worked.items_waiting > 0 {
+        lines.push(format!(
+            "items waiting  {} (tried again later, or read by another process)",
+            worked.items_waiting
+        ));
     }
-    Ok(())
+    if worked.dead_lettered > 0 {
+        lines.push(format!(
+            "dead-lettered  {} (`rescind sources dead` lists them)",
+            worked.dead_lettered
+        ));
+    }
+    output::say(&lines.join("\n"))?;
+    Ok(worked)
 }
 
 async fn show(bar: &ProgressBar, store: &Store, before: &WorkCounts) {

@@ -7,10 +7,11 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{NOTHING_CONFIGURED, require_source, statuses};
-use crate::cli::context::{Empty, Instance};
+use crate::cli::context::Records;
 use crate::cli::output::{self, List, time};
 use crate::cli::{Context, DONE};
 use crate::clock::{Clock as _, SystemClock};
+use crate::config::Needs;
 use crate::daemon::configured_sources;
 use crate::server::api::sources::SourceView;
 use crate::source::{SourceStatus, statuses_of};
@@ -81,14 +82,14 @@ pub(super) async fn status(args: StatusArgs, context: &Context) -> anyhow::Resul
 
 /// Reads the status of all sources. Before the database exists, the configured ones are listed.
 async fn read(context: &Context) -> anyhow::Result<Vec<SourceStatus>> {
-    let error = match Instance::open_records(context, Empty::Refuse).await {
-        Ok(instance) => return statuses(&instance).await,
+    let error = match Records::open(context).await {
+        Ok(records) => return statuses(&records).await,
         Err(error) => error,
     };
     match error.downcast_ref::<StoreError>() {
         Some(StoreError::Missing { .. } | StoreError::NotMigrated { found: 0, .. }) => {
             output::note("the database is not made yet: `rescind serve` makes it and polls");
-            let configured = configured_sources(&context.config()?);
+            let configured = configured_sources(&context.config(Needs::RECORDS)?);
             let now = SystemClock.now();
             Ok(statuses_of(&configured, Vec::new(), Vec::new(), now))
         }

@@ -36,6 +36,9 @@ impl Section<'_> {
     }
 
     fn resolve(&self, node: &Node, key: &str, optional: bool) -> Option<Found<SecretString>> {
+        if !self.needs_secret(key) {
+            return None;
+        }
         let place = &node.place;
         let secret = match &node.value {
             Value::Text(text) => SecretString::from(text.as_str()),

@@ -7,7 +7,7 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use reqwest::Url;
@@ -48,6 +48,9 @@ pub struct Config {
     pub scan: Scan,
     /// Limits of the queue of work items.
     pub work: Work,
+    /// Place in a file of another program that was found in the current folder and left aside, of the first key that
+    /// shows it.
+    pub left_aside: Option<ConfigPlace>,
     /// Warnings to be logged once, about oddities that are not errors.
     pub warnings: Vec<String>,
     pub(super) origins: BTreeMap<String, ConfigPlace>,
@@ -75,7 +78,8 @@ pub struct Database {
 /// The `[formats]` section.
 #[derive(Debug, Clone, Default)]
 pub struct Formats {
-    /// Directory of pattern files. If `None`, the copy that is built into the binary is used.
+    /// Directory of pattern files. If it is not configured, it is `patterns` beside the configuration file; if that
+    /// does not exist it is `None`, and the copy that is built into the binary is used.
     pub dir: Option<PathBuf>,
 }
 
@@ -248,7 +252,11 @@ fn database(section: Section<'_>) -> Database {
 
 fn formats(section: Section<'_>) -> Formats {
     let dir = section.text("dir", r#""patterns""#);
-    let dir = dir.map(|found| PathBuf::from(found.value));
+    let dir = dir.map(|found| match &found.place {
+        // The file means the same from whichever folder it is read.
+        ConfigPlace::File { path, .. } => path.parent().unwrap_or(Path::new("")).join(found.value),
+        _ => PathBuf::from(found.value),
+    });
     section.finish();
     Formats { dir }
 }

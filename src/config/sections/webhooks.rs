@@ -31,7 +31,9 @@ pub struct Webhooks {
 /// A `[webhooks.FORGE]` section.
 #[derive(Debug, Clone, Default)]
 pub struct Webhook {
-    /// Secrets with which deliveries may be signed. Without one the forge has no endpoint.
+    /// `true` if the forge has an endpoint, which it has with any secret.
+    pub accepts: bool,
+    /// Secrets with which deliveries may be signed, if they were needed and looked up.
     pub secrets: Vec<SecretString>,
     /// Base URL of repositories over smart HTTP. If `None`, the URL in the payload is used where that is allowed.
     pub clone_url: Option<Url>,
@@ -71,7 +73,7 @@ impl Webhooks {
     /// Returns the sections of the forges whose deliveries are accepted: those with a secret.
     pub fn accepting(&self) -> impl Iterator<Item = (Forge, &Webhook)> {
         let sections = self.each().into_iter();
-        sections.filter(|(_, webhook)| !webhook.secrets.is_empty())
+        sections.filter(|(_, webhook)| webhook.accepts)
     }
 }
 
@@ -100,6 +102,7 @@ pub(super) fn webhooks(section: Section<'_>, sources: &[Source]) -> Webhooks {
 
 fn webhook(section: &Section<'_>, forge: Forge, known: &mut Vec<ClonePlace>) -> Webhook {
     let webhook = Webhook {
+        accepts: section.lists("secrets"),
         secrets: secrets(section, forge),
         clone_url: base_url(section, "clone_url", example_of(forge)),
         clone_hosts: clone_hosts(section, forge),
@@ -258,8 +261,10 @@ fn redelivery(section: Section<'_>, wanted: bool) -> Option<Redelivery> {
             r#"add a line such as token = { env = "GITHUB_HOOKS_TOKEN" }, or an app"#,
         );
     }
+    let is_needed = section.needs_secret("token");
     section.finish();
-    if hooks.is_empty() || (token.is_none() && app.is_none()) {
+    let lacks_secret = token.is_none() && app.is_none();
+    if hooks.is_empty() || (lacks_secret && is_needed) {
         return None;
     }
     Some(Redelivery {

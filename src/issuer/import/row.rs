@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 
+use super::super::given;
 use super::values::Values;
 use super::{COLUMNS, ImportRow, RowError, wrong};
 use crate::keyformat::Sha256Digest;
 use crate::scan::Redactor;
-use crate::store::{Owner, OwnerType};
+use crate::store::{Owner, OwnerType, micros};
 
 /// Maximum length of the identifier of an owner or a format, in characters.
 const MAX_ID: usize = 255;
@@ -62,8 +63,19 @@ pub(super) fn read_row(
         .ok_or_else(|| wrong(line, Some("owner_id"), "is required"))?;
     let last_four = text(line, "last_four", last_four, 4)?;
     let created_at = time(line, "created_at", created_at.as_deref())?;
+    let is_far = |at: Timestamp| given::end_at(at).is_none();
+    if created_at.is_some_and(is_far) {
+        return Err(wrong(line, Some("created_at"), NO_TIME));
+    }
     let expires_at = expires_at.as_deref().filter(|end| *end != "never");
-    let expires_at = time(line, "expires_at", expires_at)?;
+    let expires_at = time(line, "expires_at", expires_at)?.and_then(given::end_at);
+    if description.as_deref().is_some_and(given::is_blank) {
+        return Err(wrong(
+            line,
+            Some("description"),
+            "is blank: say what the key is for, or leave out the column (in JSON Lines the field)",
+        ));
+    }
     if let (Some(begin), Some(end)) = (created_at, expires_at)
         && end <= begin
     {
@@ -114,18 +126,10 @@ fn time(
     value: Option<&str>,
 ) -> Result<Option<Timestamp>, RowError> {
     let Some(value) = value else { return Ok(None) };
-    value
-        .parse::<Timestamp>()
-        .ok()
+    given::time(value)
         .filter(|at| *at >= Timestamp::UNIX_EPOCH)
-        // The database stores whole microseconds.
-        .and_then(|at| Timestamp::from_microsecond(at.as_microsecond()).ok())
-        .map(Some)
-        .ok_or_else(|| {
-            wrong(
-                line,
-                Some(field),
-                "has to be a time such as 2026-11-22T20:46:15Z",
-            )
-        })
+        .map(|at| Some(micros(at)))
+        .ok_or_else(|| wrong(line, Some(field), NO_TIME))
 }
+
+const NO_TIME: &str = "has to be a time such as 2026-11-22T20:46:15Z";

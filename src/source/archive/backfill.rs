@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::GhArchive;
 use super::cursor::{Reader, Runs, Track};
 use super::hour::Period;
@@ -24,6 +26,8 @@ pub struct Progress {
     pub hours_done: u64,
     /// Number of hours of the period.
     pub hours: u64,
+    /// Number of hours that are done and that the archive does not have.
+    pub missing: u64,
     /// Number of events that were read.
     pub events: u64,
     /// Number of new work items.
@@ -33,7 +37,7 @@ pub struct Progress {
 }
 
 /// Outcome of a backfill. Counts cover the whole period, including what earlier calls read of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BackfillOutcome {
     /// Number of hours that are done.
     pub hours: u64,
@@ -51,6 +55,7 @@ pub struct BackfillOutcome {
     pub was_finished: bool,
     /// Hour at which the backfill stopped because the archive does not have it yet, if any. The same call continues
     /// there later.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
 }
 
@@ -136,6 +141,7 @@ fn progress_of(period: Period, track: &Track) -> Progress {
         hour: track.next.to_string(),
         hours_done: track.next.since(period.from),
         hours: period.hours(),
+        missing: track.missing.count(),
         events: track.events,
         items: track.items,
         bytes: track.bytes,

@@ -177,7 +177,7 @@ impl Runs {
         runs.flat_map(|(first, count)| (0..*count).map(|n| first.plus(n.cast_signed())))
     }
 
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.0.iter().map(|(_, count)| count).sum()
     }
 

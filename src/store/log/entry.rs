@@ -108,7 +108,7 @@ pub struct LogEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub policy: Option<String>,
-    /// Originator of the action: `cli`, `token:<id>`, `partner:github`, `source:<name>`, or `self_report`.
+    /// Originator of the action: `cli:<user>`, `token:<id>`, `partner:github`, `source:<name>`, or `self_report`.
     pub actor: String,
     /// Incident of the key, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -468,3 +468,31 @@ async fn a_leaked_key_that_is_checked_is_recorded_with_its_client() {
         ["issued", "seen", "revoked", "used", "used", "used"]
     );
 }
+
+on_both_databases! {
+    /// `9999-12-31T23:59:59Z`, and whatever is later, is how programs without a null write it.
+    async fn a_far_end_is_never_and_a_blank_description_none(database) {
+        let server = TestServer::on(database, Setup::default()).await;
+        let admin = server.admin().await;
+        let last = 253_370_764_800_000_i64 - 1;
+        let kept = admin.create(json!({"expires_at_millis": last})).await;
+        assert_eq!(kept["expires_at_millis"], last);
+        let path = format!("{USER}/{}", kept["id"].as_str().unwrap());
+        for far in [last + 1, 253_402_300_799_000, 8_640_000_000_000_000, 9_007_199_254_740_991] {
+            let key = admin.create(json!({"expires_at_millis": far})).await;
+            assert!(key.get("expires_at_millis").is_none(), "{key}");
+            let changed = admin.patch(&path, json!({"expires_at_millis": far})).await.json();
+            assert!(changed.get("expires_at_millis").is_none(), "{changed}");
+        }
+        for blank in ["", " ", "\t\n", "\u{a0}\u{200b}"] {
+            let body = json!({"user_id": "u", "description": blank, "expires_at_millis": null});
+            admin.post(USER, body).await.error(400, "SCHEMA_ERROR");
+            admin.patch(&path, json!({"description": blank})).await.error(400, "SCHEMA_ERROR");
+            let body = json!({"user_id": blank, "description": "x", "expires_at_millis": null});
+            admin.post(USER, body).await.error(400, "SCHEMA_ERROR");
+        }
+        let entries = admin.get("/api/v1/revocations?until=9999-12-31T23:59:59Z").await;
+        assert_eq!(entries.status, 200, "{}", entries.text);
+        server.stop().await;
+    }
+}

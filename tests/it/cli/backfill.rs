@@ -145,10 +145,45 @@ async fn wrong_periods_and_names_are_refused_with_a_remedy() {
         ),
         (
             "sources backfill app --from 2026-01-01 --to 2026-01-02",
-            "past",
+            "`app` is a git source, which has no archive",
+        ),
+        (
+            "sources backfill app --from 2026-01-01 --to 2026-01-02",
+            "rescind sources poll app",
         ),
         ("sources backfill past --from 2026-01-01", "--to"),
     ] {
         world.binary.run(line).fails(2, &[words]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hours_that_are_not_there_are_counted_and_no_success() {
+    let world = World::new().await;
+    let line = format!("sources backfill past {PERIOD}");
+    let ran = world.binary.run(&line);
+    ran.fails(
+        3,
+        &[
+            "0 of 2 hours read, 2 not there",
+            "none of these hours",
+            "base_url",
+        ],
+    );
+    assert!(ran.stdout.contains("not there      2"), "{ran:?}");
+    let again = world
+        .binary
+        .run(&format!("{line} --allow-incomplete --json"))
+        .ok();
+    let told: serde_json::Value = serde_json::from_str(&again).unwrap();
+    assert_eq!(told["missing"], json!(["2026-01-01-5", "2026-01-01-6"]));
+    assert_eq!(
+        (&told["was_finished"], &told["items_scanned"]),
+        (&json!(true), &json!(0))
+    );
+    // Some of them there, and some not.
+    let (_, pushed) = world.leak();
+    world.archive("2026-01-01-6", &event(&pushed)).await;
+    let ran = world.binary.run(&format!("{line} --force"));
+    ran.fails(3, &["1 of 2 hours read, 1 not there", "--allow-incomplete"]);
 }

@@ -73,3 +73,55 @@ fn files_that_are_no_import_are_refused() {
         .run_with(["keys", "import", "."], "")
         .fails(2, &["cannot read ."]);
 }
+
+#[test]
+fn a_row_with_a_blank_description_is_reported_and_a_far_end_is_never() {
+    let binary = Binary::new();
+    let far = "9999-12-31T23:59:59Z";
+    let csv = format!(
+        "sha256,owner_type,owner_id,description,expires_at\n\
+         {:064x},user,u,a,{far}\n{:064x},user,u,  ,\n{:064x},user,u,,\n{:064x},user,u,\"\u{a0}\",\n\
+         {:064x},user,u,b,9998-01-01T00:00:00Z\n",
+        1, 2, 3, 4, 5
+    );
+    let ran = binary.run_with(["keys", "import", "-"], &csv);
+    ran.fails(
+        1,
+        &[
+            "imported 2, already stored 0, refused 3",
+            "line 3: `description`",
+            "line 4: `description`",
+            "line 5: `description`",
+        ],
+    );
+    let rows = format!(
+        "{{\"sha256\":\"{:064x}\",\"owner_type\":\"user\",\"owner_id\":\"u\",\"description\":\" \"}}\n\
+         {{\"sha256\":\"{:064x}\",\"owner_type\":\"user\",\"owner_id\":\"u\",\"expires_at\":\"{far}\"}}\n",
+        6, 7
+    );
+    let ran = binary.run_with(["keys", "import", "-"], &rows);
+    ran.fails(
+        1,
+        &[
+            "imported 1, already stored 0, refused 1",
+            "line 1: `description`",
+        ],
+    );
+    let rows = format!(
+        "sha256,owner_type,owner_id,created_at\n{:064x},user,u,{far}\n",
+        8
+    );
+    binary
+        .run_with(["keys", "import", "-"], &rows)
+        .fails(1, &["line 2: `created_at` has to be a time"]);
+    let listed = binary.run("keys list --json").ok();
+    let ends: Vec<serde_json::Value> = listed
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).expect("JSON")["expires_at"].clone()
+        })
+        .collect();
+    assert_eq!(ends.len(), 3);
+    let known: Vec<&serde_json::Value> = ends.iter().filter(|end| !end.is_null()).collect();
+    assert_eq!(known, ["9998-01-01T00:00:00Z"]);
+}

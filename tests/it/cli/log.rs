@@ -133,3 +133,69 @@ fn a_key_in_what_is_no_log_is_not_repeated() {
         );
     }
 }
+
+#[test]
+fn entries_are_filtered_as_by_the_api() {
+    let binary = with_entries();
+    let value = binary
+        .run("keys create --user u4 --description x --project acme")
+        .ok();
+    let listed = binary.run("keys list --json --project acme").ok();
+    let key: serde_json::Value = serde_json::from_str(listed.trim()).expect("one key");
+    let id = key["id"].as_str().expect("an id");
+    binary.run(&format!("keys rotate {id} --overlap 1h")).ok();
+    assert!(!value.is_empty());
+    let numbers = |options: &str| {
+        let listed = binary.run(&format!("log list --json {options}")).ok();
+        let entries = listed.lines().map(|line| {
+            let entry: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            entry["seq"].as_u64().expect("a number")
+        });
+        entries.collect::<Vec<_>>()
+    };
+    assert_eq!(numbers("--all"), [4, 3, 2, 1]);
+    assert_eq!(numbers("--action rotated"), [4]);
+    assert_eq!(numbers("--action revoked --limit 2"), [3, 2]);
+    assert_eq!(numbers("--reason manual"), [3, 2, 1]);
+    assert_eq!(numbers("--project acme"), [4]);
+    assert_eq!(numbers(&format!("--key-id {id} --reason manual")), [0; 0]);
+    let shown = binary.run("log show 3 --json").ok();
+    let entry: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let at = entry["at"].as_str().expect("a time");
+    assert_eq!(numbers(&format!("--since {at}")), [4, 3]);
+    assert_eq!(numbers(&format!("--until {at}")), [2, 1]);
+    assert_eq!(numbers("--until 9999-12-31T23:59:59Z"), [4, 3, 2, 1]);
+    assert_eq!(numbers("--since 9999-12-31"), [0; 0]);
+    let more = binary.run("log list --limit 2");
+    more.fails(0, &["there are more entries", "--all"]);
+}
+
+#[test]
+fn an_entry_names_the_user_of_the_system() {
+    let binary = with_entries()
+        .with("USER", "mallory")
+        .with("LOGNAME", "mallory");
+    let key = binary.run("keys create --user u --description x").ok();
+    binary
+        .run_with(["keys", "revoke", "--value-stdin"], &key)
+        .ok();
+    let id = |option: &str| {
+        let ran = std::process::Command::new("id")
+            .arg(option)
+            .output()
+            .expect("id");
+        String::from_utf8(ran.stdout)
+            .expect("a user")
+            .trim()
+            .to_owned()
+    };
+    let shown = binary.run("log show 4 --json").ok();
+    let entry: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let names = [id("-run"), id("-ru")].map(|name| format!("cli:{name}"));
+    let actor = entry["actor"].as_str().expect("an actor");
+    assert!(
+        names.iter().any(|name| name == actor),
+        "{actor}, not {names:?}"
+    );
+    binary.run("log verify").ok();
+}

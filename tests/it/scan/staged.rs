@@ -326,7 +326,7 @@ fn wrong_usage_is_2_and_says_what_to_do() {
         (&["--staged", "-"], "--staged needs a repository"),
         (&["--since", "HEAD", "-"], "--since needs a repository"),
         (&["--git", "-"], "--git needs a repository"),
-        (&[], "required"),
+        (&["--staged", ".", "plain"], "take one path"),
     ] {
         let output = scan(root, arguments);
         assert_eq!(

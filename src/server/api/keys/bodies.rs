@@ -45,9 +45,9 @@ macro_rules! create_body {
             /// Purpose of the key.
             #[schema(min_length = 1, max_length = 1000, example = "CI")]
             description: String,
-            /// Expiry in milliseconds since 1970, or null for a key that never expires.
+            /// Expiry in milliseconds since 1970, or null for a key that never expires, as is any from the year 9999 on.
             #[schema(
-                required = true, value_type = Option<i64>, minimum = 0, maximum = 253_402_207_199_999_i64,
+                required = true, value_type = Option<i64>, minimum = 0,
                 example = json!(null),
             )]
             expires_at_millis: Option<Timestamp>,
@@ -166,7 +166,7 @@ pub(in crate::server) struct PatchKey {
     pub(super) description: Option<String>,
     /// New expiry in milliseconds since 1970, or null for never.
     #[schema(
-        required = false, value_type = Option<i64>, minimum = 0, maximum = 253_402_207_199_999_i64,
+        required = false, value_type = Option<i64>, minimum = 0,
         example = json!(null),
     )]
     #[expect(
