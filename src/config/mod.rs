@@ -118,8 +118,7 @@ impl Config {
                 // A key that long may be a value that slipped to the left of the equals sign.
                 let key = if key.len() > 40 { "…" } else { key };
                 problems.add(place, key, FOREIGN, FOUND);
-                problems.into_result()?;
-                return Ok(Self::default());
+                return problems.into_result().map(|()| Self::default());
             }
             left_aside = Some(place.clone());
             table = tree::Table::default();

@@ -47,6 +47,18 @@ impl Needs {
         works_without: false,
     };
 
+    /// The same for the search for failed deliveries.
+    pub const REDELIVERS: Self = Self {
+        secrets: &[
+            "database",
+            "keys",
+            "sources",
+            "webhooks.*.token",
+            "webhooks.*.redelivery",
+        ],
+        works_without: false,
+    };
+
     /// Returns whether the secret at this path, such as `webhooks.github.secrets[0]`, is needed.
     pub(super) fn has_secret(self, path: &str) -> bool {
         let is_part = |needed: &&str| {
@@ -139,6 +151,8 @@ mod tests {
         assert!(Needs::POLLS.has_secret("sources[3].tokens[1]"));
         assert!(Needs::POLLS.has_secret("webhooks.gitea.token"));
         assert!(!Needs::POLLS.has_secret("webhooks.gitea.secrets[0]"));
+        assert!(!Needs::POLLS.has_secret("webhooks.github.redelivery.token"));
+        assert!(Needs::REDELIVERS.has_secret("webhooks.github.redelivery.app.private_key"));
         assert!(!Needs::POLLS.has_secret("webhooks"));
         assert!(Needs::RECORDS.has_secret("database.url"));
         assert!(!Needs::RECORDS.has_secret("keys.peppers[0]"));

@@ -34,7 +34,10 @@ fn parse(text: &str) -> Option<Timestamp> {
     if let Ok(at) = text.parse() {
         return Some(at);
     }
-    let date: Date = text.parse().ok()?;
+    // A date with a time and no offset would parse as well, without its time.
+    let is_date = |b: u8| b.is_ascii_digit() || b"+-".contains(&b);
+    let date = Some(text).filter(|text| text.bytes().all(is_date))?;
+    let date: Date = date.parse().ok()?;
     Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
@@ -80,6 +83,7 @@ mod tests {
             "9999-13-01",
             "9999-12-31T25:00:00Z",
             "9999-12-31T23:59:59",
+            "2027-01-31T08:00:00",
             "99999999-12-31",
             "2027-02-30",
             "x9999-12-31",

@@ -58,8 +58,8 @@ fn wrong_usage_is_2_and_says_so_on_standard_error() {
         "keys create --user u --team t --description x",
         "keys create --user u",
         "keys create --user u --description x --expires tomorrow",
-        "keys create --user u --description \u{a0}",
-        "tokens create --role viewer --description \u{a0}",
+        "keys create --user u --description \u{200b}",
+        "tokens create --role viewer --description \u{200b}",
         "log list --action burned",
         "log list --reason boredom",
         "log list --since yesterday",
@@ -287,4 +287,36 @@ fn a_full_disk_behind_standard_output_is_named() {
     let full = std::fs::File::create("/dev/full").expect("the device");
     let ran = binary.command(["config", "show"]).stdout(full).output();
     Ran::from(ran.expect("the binary runs")).fails(3, &["standard output", "No space left"]);
+}
+
+/// On a terminal, which `script` makes.
+#[test]
+fn log_lines_have_colors_for_those_who_did_not_refuse_them() {
+    let binary = Binary::new();
+    std::fs::create_dir(binary.path("patterns")).expect("a folder");
+    let builtin = std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/patterns/rescind.toml"
+    ));
+    binary.write("patterns/a.toml", builtin.expect("the shipped formats"));
+    let program = binary.command(["-"]).get_program().to_owned();
+    let program = program.to_str().expect("UTF-8");
+    let shown = |variables: &[(&str, &str)]| {
+        let ran = std::process::Command::new("script")
+            .args(["-qec", &format!("{program} formats check"), "/dev/null"])
+            .current_dir(binary.folder())
+            .stdin(std::process::Stdio::null())
+            .env_remove("NO_COLOR")
+            .env("TERM", "xterm")
+            .envs(variables.iter().copied())
+            .output();
+        let shown = Ran::from(ran.expect("script runs")).stdout;
+        assert!(
+            shown.contains("the built-in formats are in force"),
+            "{shown}"
+        );
+        shown.contains('\u{1b}')
+    };
+    assert!(shown(&[]) && shown(&[("NO_COLOR", "")]));
+    assert!(!shown(&[("NO_COLOR", "1")]) && !shown(&[("TERM", "dumb")]));
 }

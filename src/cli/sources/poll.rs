@@ -51,13 +51,14 @@ pub(super) struct PollArgs {
 }
 
 pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let config = context.config(Needs::POLLS)?;
+    let needs = needs_of(&args.name);
+    let config = context.config(needs)?;
     let configured = configured_sources(&config);
     let mut polled = configured.iter().filter(|source| source.schedule.is_some());
     if !polled.any(|source| source.name == args.name) {
         return Err(not_polled(&args.name, &configured).into());
     }
-    let instance = Instance::open_for(context, Empty::SetUp, Needs::POLLS).await?;
+    let instance = Instance::open_for(context, Empty::SetUp, needs).await?;
     let clock = Arc::clone(&instance.clock);
     let standalone = Standalone::new(&instance.config, instance.responder(), clock)?;
     let Some(source) = standalone.source(&args.name) else {
@@ -99,6 +100,16 @@ pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<Ex
         output::say(&format!("keys revoked   {revoked}"))?;
     }
     Ok(DONE)
+}
+
+/// Returns what polling this source takes. No name of a `[[sources]]` has a colon, but that of the search for failed
+/// deliveries does.
+fn needs_of(name: &str) -> Needs {
+    if name.contains(':') {
+        Needs::REDELIVERS
+    } else {
+        Needs::POLLS
+    }
 }
 
 /// Decides whether to poll before the next poll is due. A rate limit is respected unless `force` is set; an

@@ -69,13 +69,6 @@ pub(super) fn read_row(
     }
     let expires_at = expires_at.as_deref().filter(|end| *end != "never");
     let expires_at = time(line, "expires_at", expires_at)?.and_then(given::end_at);
-    if description.as_deref().is_some_and(given::is_blank) {
-        return Err(wrong(
-            line,
-            Some("description"),
-            "is blank: say what the key is for, or leave out the column (in JSON Lines the field)",
-        ));
-    }
     if let (Some(begin), Some(end)) = (created_at, expires_at)
         && end <= begin
     {
@@ -104,6 +97,11 @@ fn text(
     longest: usize,
 ) -> Result<Option<String>, RowError> {
     let Some(value) = value else { return Ok(None) };
+    if given::is_blank(&value) {
+        let problem =
+            "is blank: give it a value, or leave out the column (in JSON Lines the field)";
+        return Err(wrong(line, Some(field), problem));
+    }
     if value.chars().count() > longest {
         return Err(wrong(
             line,

@@ -270,7 +270,6 @@ async fn wrong_fields_are_named() {
         (json!({"expires_at_millis": -1}), "expires_at_millis"),
         (json!({"expires_at_millis": 1.5}), "expires_at_millis"),
         (json!({"expires_at_millis": 1e300}), "expires_at_millis"),
-        (json!({"expires_at_millis": i64::MAX}), "expires_at_millis"),
         (json!({"expires_at_millis": u64::MAX}), "expires_at_millis"),
         (json!({"is_public": "yes"}), "is_public"),
         (json!({"is_public": null}), "is_public"),
@@ -478,7 +477,7 @@ on_both_databases! {
         let kept = admin.create(json!({"expires_at_millis": last})).await;
         assert_eq!(kept["expires_at_millis"], last);
         let path = format!("{USER}/{}", kept["id"].as_str().unwrap());
-        for far in [last + 1, 253_402_300_799_000, 8_640_000_000_000_000, 9_007_199_254_740_991] {
+        for far in [last + 1, 253_402_300_799_000, 8_640_000_000_000_000, 9_007_199_254_740_991, i64::MAX] {
             let key = admin.create(json!({"expires_at_millis": far})).await;
             assert!(key.get("expires_at_millis").is_none(), "{key}");
             let changed = admin.patch(&path, json!({"expires_at_millis": far})).await.json();

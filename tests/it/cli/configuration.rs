@@ -80,6 +80,9 @@ fn a_secret_that_is_not_set_is_in_the_way_of_those_who_need_it_only() {
     let poll = binary.run("sources poll feed");
     poll.fails(2, &["UNSET_PEPPER", "UNSET_TOKEN"]);
     assert!(!poll.stderr.contains("UNSET_WEBHOOK"), "{poll:?}");
+    binary
+        .run("sources poll webhook:github:redelivery")
+        .fails(2, &["UNSET_PEPPER", "no-such-key.pem"]);
     for line in ["serve", "config show"] {
         let all = [
             "UNSET_PEPPER",

@@ -108,12 +108,16 @@ fn a_row_with_a_blank_description_is_reported_and_a_far_end_is_never() {
         ],
     );
     let rows = format!(
-        "sha256,owner_type,owner_id,created_at\n{:064x},user,u,{far}\n",
-        8
+        "sha256,owner_type,owner_id,created_at\n{:064x},user,u,{far}\n{:064x},user,\u{a0},\n",
+        8, 9
     );
+    let said = [
+        "line 2: `created_at` has to be a time",
+        "line 3: `owner_id` is blank",
+    ];
     binary
         .run_with(["keys", "import", "-"], &rows)
-        .fails(1, &["line 2: `created_at` has to be a time"]);
+        .fails(1, &said);
     let listed = binary.run("keys list --json").ok();
     let ends: Vec<serde_json::Value> = listed
         .lines()
