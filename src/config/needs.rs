@@ -67,7 +67,7 @@ impl Needs {
                 .split('.')
                 .all(|name| parts.next().is_some_and(|part| name == "*" || name == part))
         };
-        self.secrets.iter().any(|needed| is_part(&needed))
+        self.secrets.iter().any(is_part)
     }
 
     pub(super) fn works_without_file(self) -> bool {

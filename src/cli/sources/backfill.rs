@@ -23,6 +23,10 @@ use crate::store::Store;
 /// Interval between progress lines without a terminal, in hours of the archive.
 const TELL_EVERY: u64 = 24;
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 #[derive(Debug, Args)]
 #[command(
     after_help = "Each hour of the period is read once: interrupted, the same command goes on where it stopped. What is found is read
