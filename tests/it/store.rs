@@ -1,5 +1,6 @@
 //! The store does the same on a SQLite file and on PostgreSQL.
 
+mod addresses;
 mod failures;
 mod holders;
 mod incidents;
