@@ -10,6 +10,7 @@ mod lookup;
 mod misdated;
 mod peppers;
 mod pieces;
+mod requests;
 mod rests;
 mod schema;
 mod senders;
