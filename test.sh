@@ -21,11 +21,50 @@ need=()
 command -v git >/dev/null || need+=(git)
 command -v cc >/dev/null || need+=(gcc libc6-dev)
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need+=(postgresql)
+python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
+if [ ${#long[@]} -gt 0 ]; then
+  command -v node >/dev/null || need+=(nodejs)
+  command -v npm >/dev/null || need+=(npm)
+fi
 if [ ${#need[@]} -gt 0 ]; then
   echo "test.sh: installing ${need[*]}"
   as_root apt-get update -qq
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${need[@]}" >/dev/null
 fi
+
+# The tools that make clients of the description, in a place of their own that the next run finds. They are put there anew
+# when a version changes.
+clients="${CARGO_TARGET_DIR:-$PWD/target}/clients"
+# provide NAME FILE…: runs the function install_NAME unless it did for these files.
+provide() {
+  local stamp
+  stamp=$(cat "${@:2}" | sha256sum)
+  [ "$(cat "$clients/$1.stamp" 2>/dev/null)" = "$stamp" ] && return
+  echo "test.sh: installing $1 into $clients"
+  rm -f "$clients/$1.stamp"
+  "install_$1"
+  echo "$stamp" >"$clients/$1.stamp"
+}
+pip_install() { "$clients/venv/bin/pip" install --quiet --disable-pip-version-check -r "$1"; }
+install_python() {
+  rm -rf "$clients/venv" "$clients/long.stamp"
+  python3 -m venv "$clients/venv"
+  pip_install tests/clients/requirements.txt
+}
+install_long() { pip_install tests/clients/requirements-long.txt; }
+install_npm() {
+  mkdir -p "$clients/npm"
+  cp tests/clients/package.json "$clients/npm/"
+  npm install --prefix "$clients/npm" --no-package-lock --no-audit --no-fund --silent
+}
+mkdir -p "$clients"
+provide python tests/clients/requirements.txt
+if [ ${#long[@]} -gt 0 ]; then
+  provide long tests/clients/requirements.txt tests/clients/requirements-long.txt
+  provide npm tests/clients/package.json
+fi
+export RESCIND_TEST_CLIENTS="$clients"
+
 pg_bin=$(dirname "$(ls /usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1)")
 
 work=$(mktemp -d)

@@ -33,6 +33,10 @@ const WAL: Duration = Duration::from_secs(5);
 /// Retention period of deliveries. GitHub repeats them for 3 days.
 const DELIVERIES: Duration = Duration::from_hours(24 * 7);
 
+/// Maximum number of requests with an `Idempotency-Key` that are remembered. Each made a key, so that their number is
+/// the caller's own doing.
+const REQUESTS_MAX: u32 = 1_000_000;
+
 /// State shared by those that find work and those that do it.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -157,12 +161,21 @@ async fn forget(store: &Store, age: Duration) -> Result<(), StoreError> {
     let items = store.forget_done(age).await?;
     let blobs = store.forget_scanned_blobs(KNOWN_BLOBS).await?;
     let deliveries = store.forget_deliveries(DELIVERIES).await?;
-    if items + blobs + deliveries > 0 {
+    let (requests, early) = store.forget_requests(REQUESTS_MAX).await?;
+    if items + blobs + deliveries + requests > 0 {
         tracing::info!(
             items,
             blobs,
             deliveries,
-            "housekeeping: old work items, blobs and deliveries were forgotten"
+            requests,
+            "housekeeping: old work items, blobs, deliveries and idempotent requests were forgotten"
+        );
+    }
+    if early > 0 {
+        tracing::warn!(
+            requests = early,
+            "more keys than are remembered were made with an Idempotency-Key within 24 hours: the oldest requests were \
+             forgotten, and make another key if they are sent again"
         );
     }
     Ok(())

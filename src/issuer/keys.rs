@@ -7,70 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::Issuer;
-use crate::keyformat::{KeyFormat, KeyValue, MintError};
+use super::request::{IssueError, IssueRequest, Once, done_before};
+use crate::keyformat::{KeyFormat, KeyValue};
 use crate::offload::{self, PIECE};
 use crate::respond::{by_hand, tell_revoked};
 use crate::store::{
-    Action, ImportOutcome, Key, KeyPatch, LogDraft, MaybeConflict, NewKey, Owner, Reason, Store,
-    StoreError, Urgency, WhyInvalid, micros, retried,
+    Action, ImportOutcome, Key, KeyPatch, LogDraft, NamedRequest, NewKey, Reason, Store, StoreError,
+    Urgency, WhyInvalid, micros, retried,
 };
-
-/// Parameters of a new key.
-#[derive(Debug, Clone)]
-pub struct IssueRequest {
-    /// Project that the key belongs to.
-    pub project: String,
-    /// Owner of the key.
-    pub owner: Owner,
-    /// Description given by the owner.
-    pub description: String,
-    /// Expiry. `None` if the key never expires.
-    pub expires_at: Option<Timestamp>,
-    /// `true` if the key is meant for client-side code.
-    pub is_public: bool,
-    /// Policy for a leak, if the key has its own.
-    pub policy: Option<String>,
-    /// Addresses that are notified of a leak, in addition to the operators.
-    pub notify_emails: Vec<String>,
-}
-
-/// Error returned if a key cannot be issued, rotated or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum IssueError {
-    /// The database returned an error.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// There is no key with this identifier.
-    #[error("there is no key with this identifier")]
-    NotFound,
-    /// The key is not valid, and only a valid key can be rotated.
-    #[error("the key is {}: issue a new one instead", match .0 {
-        WhyInvalid::ManuallyRevoked => "revoked",
-        WhyInvalid::Expired => "expired",
-    })]
-    Invalid(WhyInvalid),
-    /// The key was rotated before. Holds the identifier of its successor, which can be rotated instead.
-    #[error("the key was replaced by {0} already: rotate that one")]
-    Replaced(uuid::Uuid),
-    /// The key was rotated and ends with its overlap.
-    #[error("the key was rotated and ends with its overlap: use its successor")]
-    Ending,
-    /// The key leaked and is no longer valid.
-    #[error("the key has leaked and cannot become valid again: issue a new one")]
-    Leaked,
-    /// The configuration names a format that is not loaded.
-    #[error("the key format `{0}` that [issuer] names is not loaded: add it to the pattern files")]
-    NoFormat(String),
-    /// The format cannot mint keys, or the operating system provided no randomness.
-    #[error(transparent)]
-    Mint(#[from] MintError),
-}
-
-impl MaybeConflict for IssueError {
-    fn is_conflict(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_conflict())
-    }
-}
 
 /// Result of a rotation.
 #[derive(Debug, Clone)]
@@ -89,19 +33,41 @@ impl Issuer {
     /// # Errors
     /// Returns [`IssueError::Mint`], [`IssueError::NoFormat`], or any [`StoreError`].
     pub async fn issue(&self, request: IssueRequest) -> Result<(Key, KeyValue), IssueError> {
+        match self.issue_named(request, None).await? {
+            Once::Done(issued) => Ok(issued),
+            Once::Before(_) => Err(IssueError::Renamed),
+        }
+    }
+
+    /// Like [`issue`](Self::issue), unless a request of this name was done before.
+    ///
+    /// # Errors
+    /// Returns the errors of [`issue`](Self::issue), or [`IssueError::Renamed`].
+    pub async fn issue_named(
+        &self,
+        request: IssueRequest,
+        named: Option<NamedRequest>,
+    ) -> Result<Once<(Key, KeyValue)>, IssueError> {
         let format = self.minting_format(request.is_public)?;
         let value = format.mint()?;
         let mut new = self.new_key(format, &value, request);
         self.without_keys(std::slice::from_mut(&mut new)).await;
         let key = retried(|| async {
             let mut tx = self.writes().begin().await?;
+            if let Some(before) = done_before(&mut tx, named, new.id).await? {
+                return Ok(Once::Before(before));
+            }
             let key = tx.insert_key(new.clone()).await?;
             tx.commit().await?;
-            Ok::<_, StoreError>(key)
+            Ok::<_, IssueError>(Once::Done(key))
         });
-        let key = key.await?;
-        tracing::info!(key = %key.id, format = key.format, project = key.project, "a key was issued");
-        Ok((key, value))
+        Ok(match key.await? {
+            Once::Before(before) => Once::Before(before),
+            Once::Done(key) => {
+                tracing::info!(key = %key.id, format = key.format, project = key.project, "a key was issued");
+                Once::Done((key, value))
+            }
+        })
     }
 
     /// Replaces a key with a new one for the same owner. The old key expires after `overlap`, or at its own expiry
@@ -117,10 +83,29 @@ impl Issuer {
         overlap: Duration,
         actor: &str,
     ) -> Result<Rotation, IssueError> {
-        let rotation = retried(|| self.rotate_once(id, overlap, actor)).await?;
-        let (old, new) = (rotation.old.id, rotation.new.id);
-        tracing::info!(key = %old, successor = %new, actor, "a key was rotated");
-        Ok(rotation)
+        match self.rotate_named(id, overlap, actor, None).await? {
+            Once::Done(rotation) => Ok(rotation),
+            Once::Before(_) => Err(IssueError::Renamed),
+        }
+    }
+
+    /// Like [`rotate`](Self::rotate), unless a request of this name was done before.
+    ///
+    /// # Errors
+    /// Returns the errors of [`rotate`](Self::rotate), or [`IssueError::Renamed`].
+    pub async fn rotate_named(
+        &self,
+        id: Uuid,
+        overlap: Duration,
+        actor: &str,
+        named: Option<NamedRequest>,
+    ) -> Result<Once<Rotation>, IssueError> {
+        let rotated = retried(|| self.rotate_once(id, overlap, actor, named)).await?;
+        if let Once::Done(rotation) = &rotated {
+            let (old, new) = (rotation.old.id, rotation.new.id);
+            tracing::info!(key = %old, successor = %new, actor, "a key was rotated");
+        }
+        Ok(rotated)
     }
 
     async fn rotate_once(
@@ -128,9 +113,14 @@ impl Issuer {
         id: Uuid,
         overlap: Duration,
         actor: &str,
-    ) -> Result<Rotation, IssueError> {
+        named: Option<NamedRequest>,
+    ) -> Result<Once<Rotation>, IssueError> {
         let now = self.clock().now();
+        let new_id = Uuid::now_v7();
         let mut tx = self.writes().begin().await?;
+        if let Some(before) = done_before(&mut tx, named, new_id).await? {
+            return Ok(Once::Before(before));
+        }
         let Some(mut old) = tx.lock_keys(&[id]).await?.pop() else {
             return Err(IssueError::NotFound);
         };
@@ -146,7 +136,10 @@ impl Issuer {
         };
         let value = format.mint()?;
         // The texts of the old key contain no keys.
-        let new = self.new_key(format, &value, successor(&old, now));
+        let new = NewKey {
+            id: new_id,
+            ..self.new_key(format, &value, successor(&old, now))
+        };
         let new = tx.insert_key(new).await?;
         let end = later(now, overlap);
         let end = old.expires_at.map_or(end, |own| own.min(end));
@@ -156,7 +149,7 @@ impl Issuer {
         let draft = by_hand(&old, now, Action::Rotated, Reason::Rotated, actor);
         tx.append_log(&[draft]).await?;
         tx.commit().await?;
-        Ok(Rotation { old, new, value })
+        Ok(Once::Done(Rotation { old, new, value }))
     }
 
     /// Changes a key's description or expiry. Returns the key as it is now.

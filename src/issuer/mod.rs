@@ -5,11 +5,13 @@
 mod given;
 mod import;
 mod keys;
+mod request;
 mod tokens;
 
 pub use given::{end_at, is_blank, time};
 pub use import::{COLUMNS, ImportRow, RowError, RowFormat, UNNAMED_FORMAT, parse_rows};
-pub use keys::{IssueError, IssueRequest, Rotation};
+pub use keys::Rotation;
+pub use request::{IssueError, IssueRequest, Once, RequestName};
 pub use tokens::{FirstToken, MintTokenError, Show, mint_token};
 
 use crate::clock::SharedClock;

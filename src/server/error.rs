@@ -44,10 +44,9 @@ pub struct ApiError {
 pub(super) struct ErrorBody {
     /// Code of the error, which the header `x-stack-known-error` repeats.
     code: ErrorCode,
-    /// Details for programs. Their fields depend on the code.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = Option<Object>)]
-    details: Option<Value>,
+    /// Details for programs. Their fields depend on the code; of most there are none.
+    #[schema(value_type = Object)]
+    details: Value,
     /// Sentence for people.
     #[schema(value_type = String)]
     error: Cow<'static, str>,
@@ -227,6 +226,11 @@ impl From<IssueError> for ApiError {
                 let message = "This key was rotated before; rotate the one that replaced it.";
                 Self::new(ErrorCode::Conflict, message).with_details(json!({ "replaced_by": by }))
             }
+            IssueError::Renamed => Self::new(
+                ErrorCode::IdempotencyKeyReused,
+                "This `Idempotency-Key` was sent with another request within the last 24 hours. Nothing was changed; \
+                 take a new one for each request.",
+            ),
             error @ (IssueError::Ending | IssueError::Leaked) => {
                 Self::new(ErrorCode::Conflict, format!("Refused: {error}."))
             }
@@ -321,7 +325,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = ErrorBody {
             code: self.code,
-            details: self.details,
+            details: self.details.unwrap_or_else(|| json!({})),
             error: self.message,
         };
         let mut response = (self.code.status(), Json(body)).into_response();

@@ -14,9 +14,11 @@ pub mod api;
 mod body;
 mod client;
 mod connections;
+mod docs;
 mod error;
 mod fields;
 mod headers;
+mod idempotency;
 mod layers;
 mod openapi;
 mod query;
@@ -162,6 +164,7 @@ struct Inner {
     imports: Arc<FairPlaces>,
     key_writes: Arc<FairPlaces>,
     document: Bytes,
+    page: docs::Page,
 }
 
 impl AppState {
@@ -193,6 +196,7 @@ impl AppState {
             imports: FairPlaces::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
             key_writes: FairPlaces::new(KEY_WRITES_AT_ONCE, KEY_WRITES_WAITING),
             document: document(),
+            page: router::page(),
         }))
     }
 

@@ -4,6 +4,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
+use serde_json::{Map, Value, json};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -54,6 +55,75 @@ impl Modify for AccessTokens {
             let key = ApiKey::Header(ApiKeyValue::with_description(header, description));
             components.add_security_scheme(name, SecurityScheme::ApiKey(key));
         }
+    }
+}
+
+/// Returns the document as JSON, for those who generate clients from it: objects that are components are referred to
+/// rather than repeated, since a type of its own would come of each place, and no parameter is null, since none can be
+/// sent so.
+pub(super) fn written(document: &utoipa::openapi::OpenApi) -> Bytes {
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    let components = document["components"]["schemas"].take();
+    let mut objects = components.clone();
+    if let Some(objects) = objects.as_object_mut() {
+        objects.retain(|_, schema| schema["properties"].is_object());
+        objects.values_mut().for_each(strip_description);
+    }
+    tidy(&mut document["paths"], &objects);
+    let mut components = components;
+    for schema in components
+        .as_object_mut()
+        .into_iter()
+        .flat_map(Map::values_mut)
+    {
+        // Not the component itself.
+        for part in schema.as_object_mut().into_iter().flat_map(Map::values_mut) {
+            tidy(part, &objects);
+        }
+    }
+    document["components"]["schemas"] = components;
+    Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
+}
+
+fn tidy(value: &mut Value, objects: &Value) {
+    if value["properties"].is_object() {
+        let mut bare = value.clone();
+        strip_description(&mut bare);
+        let mut named = objects.as_object().into_iter().flatten();
+        if let Some((name, _)) = named.find(|(_, object)| **object == bare) {
+            *value = json!({ "$ref": format!("#/components/schemas/{name}") });
+            return;
+        }
+    }
+    match value {
+        Value::Object(fields) => {
+            let is_parameter = fields.get("in").is_some_and(Value::is_string);
+            if is_parameter
+                && let Some(kind) = fields
+                    .get_mut("schema")
+                    .and_then(|schema| schema.get_mut("type"))
+            {
+                without_null(kind);
+            }
+            fields.values_mut().for_each(|field| tidy(field, objects));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| tidy(value, objects)),
+        _ => {}
+    }
+}
+
+fn without_null(kind: &mut Value) {
+    if let Value::Array(types) = kind {
+        types.retain(|one| one != "null");
+        if let [one] = &types[..] {
+            *kind = one.clone();
+        }
+    }
+}
+
+fn strip_description(schema: &mut Value) {
+    if let Some(fields) = schema.as_object_mut() {
+        fields.remove("description");
     }
 }
 

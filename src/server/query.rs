@@ -29,6 +29,7 @@ pub(super) struct Paging {
     #[param(required = false, minimum = 1, maximum = 200, default = 200)]
     pub(super) limit: u32,
     /// `next_cursor` of the page before.
+    #[param(max_length = 512)]
     pub(super) cursor: Option<String>,
 }
 

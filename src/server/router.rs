@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::api::keys::{team, user};
 use super::api::{formats, health, import, incidents, intake, revocations, sources, webhooks};
+use super::docs::{self, Page};
 use super::error::{ApiError, ErrorCode};
 use super::openapi::{self, Description};
 use super::{AppState, layers};
@@ -20,13 +21,19 @@ use crate::intake::{Partner, PartnerName};
 
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     let described = with_senders(routes(), PartnerName::ALL, true, Forge::ALL).into_openapi();
-    Bytes::from(serde_json::to_vec(&described).unwrap_or_default())
+    openapi::written(&described)
 });
 
 /// Returns the OpenAPI document, as JSON. It describes the endpoints of all senders, whether or not they are
 /// configured.
 pub fn document() -> Bytes {
     DOCUMENT.clone()
+}
+
+/// Returns that document as a page for people.
+pub(super) fn page() -> Page {
+    static PAGE: LazyLock<Page> = LazyLock::new(|| docs::page(&document()));
+    PAGE.clone()
 }
 
 /// Returns the whole HTTP interface, for [`serve`](super::serve()). Handlers need what `serve` adds to a request: the
@@ -72,6 +79,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(health::readyz))
         .routes(routes!(openapi::serve))
         .routes(routes!(openapi::serve_in_api))
+        .routes(routes!(docs::serve))
 }
 
 /// Adds the routes of these senders.

@@ -11,6 +11,7 @@ mod keys;
 mod log;
 mod peppers;
 mod queue;
+mod requests;
 mod senders;
 mod sources;
 mod tokens;
@@ -54,6 +55,7 @@ pub use queue::item::{
     Retry, WorkItem, WorkKind, item_weight,
 };
 pub use queue::rests::ReadTo;
+pub use requests::{NamedRequest, REQUEST_MEMORY, Remembered};
 pub use senders::ProvedSender;
 pub use sources::SourceState;
 pub use sources::deliveries::{Delivery, WebhookCounts};

@@ -1,9 +1,11 @@
 //! The HTTP interface: the real router on a real port, over a real database.
 
 mod bad_input;
+mod clients;
 pub(crate) mod described;
 mod document;
 pub(crate) mod harness;
+mod idempotency;
 mod keys;
 mod operators;
 pub(crate) mod roles;

@@ -1,5 +1,6 @@
 //! The store does the same on a SQLite file and on PostgreSQL.
 
+mod addresses;
 mod failures;
 mod holders;
 mod incidents;
@@ -9,6 +10,7 @@ mod lookup;
 mod misdated;
 mod peppers;
 mod pieces;
+mod requests;
 mod rests;
 mod schema;
 mod senders;

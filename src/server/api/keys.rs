@@ -9,14 +9,16 @@ pub(in crate::server) mod user;
 use axum::Json;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use uuid::Uuid;
 
 use super::path_id;
-use super::views::{KeyView, LastFour, List, WholeValue};
+use super::views::{KeyView, LastFour, List};
+use crate::issuer::Once;
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
 use crate::server::error::{ApiError, ApiResult, ErrorCode, Refuses};
+use crate::server::idempotency::{IdempotencyKey, replayed};
 use crate::server::query::Query;
 use crate::store::{Key, KeyFilter, KeyPatch, Owner, OwnerType, WhyInvalid};
 use bodies::{CheckKey, CreateBody, PatchKey, RotateKey};
@@ -53,13 +55,17 @@ async fn create<K: Kind>(
     state: &AppState,
     caller: Caller,
     request: Request,
-) -> ApiResult<Json<KeyView<WholeValue>>> {
+) -> ApiResult<Response> {
     caller.require(Permission::WriteKeys)?;
+    let name = IdempotencyKey::of(&request, &caller)?;
     let new: K::Create = state.body(request).await?;
     let _turn = state.turn_to_write(&caller).await?;
     let new = new.into_request(caller.project);
-    let (key, value) = state.issuer().issue(new).await?;
-    Ok(Json(KeyView::first(key, value)))
+    let named = name.map(|name| name.of_issue(&new));
+    Ok(match state.issuer().issue_named(new, named).await? {
+        Once::Done((key, value)) => Json(KeyView::first(key, value)).into_response(),
+        Once::Before(key) => replayed(Json(KeyView::again(*key))),
+    })
 }
 
 async fn list<K: Kind>(state: &AppState, caller: Caller, mut query: Query) -> ApiResult<Response> {
@@ -162,17 +168,21 @@ async fn rotate<K: Kind>(
     caller: Caller,
     id: KeyId,
     request: Request,
-) -> ApiResult<Json<KeyView<WholeValue>>> {
+) -> ApiResult<Response> {
     caller.require(Permission::WriteKeys)?;
+    let name = IdempotencyKey::of(&request, &caller)?;
     let RotateKey { overlap_seconds } = state.body(request).await?;
     let _turn = state.turn_to_write(&caller).await?;
     let key = own_key::<K>(state, &caller, id).await?;
     let actor = caller.actor();
-    let rotation = state
+    let named = name.map(|name| name.of_rotation(key.id, overlap_seconds));
+    let rotated = state
         .issuer()
-        .rotate(key.id, overlap_seconds, &actor)
-        .await?;
-    Ok(Json(KeyView::first(rotation.new, rotation.value)))
+        .rotate_named(key.id, overlap_seconds, &actor, named);
+    Ok(match rotated.await? {
+        Once::Done(rotation) => Json(KeyView::first(rotation.new, rotation.value)).into_response(),
+        Once::Before(key) => replayed(Json(KeyView::again(*key))),
+    })
 }
 
 /// Result of a rotation, in the description.
@@ -184,6 +194,7 @@ impl Refuses for Rotated {
         ErrorCode::ApiKeyRevoked,
         ErrorCode::ApiKeyExpired,
         ErrorCode::Conflict,
+        ErrorCode::IdempotencyKeyReused,
     ];
 }
 

@@ -9,7 +9,7 @@ use crate::keyformat::KeyValue;
 use crate::store::{Key, OwnerType, Page};
 
 /// Key as in Stack Auth. Unset fields are absent, never null.
-// `V` is the view of the value: `WholeValue` in the response that creates the key, `LastFour` in all others.
+// `V` is the view of the value: `FirstValue` in the responses that create a key, `LastFour` in all others.
 #[derive(Serialize, ToSchema)]
 pub struct KeyView<V> {
     id: Uuid,
@@ -55,6 +55,17 @@ impl Serialize for WholeValue {
     }
 }
 
+/// The whole value of a new key; or, where the request was sent before with the same `Idempotency-Key`, its last four
+/// characters.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum FirstValue {
+    /// The whole value, which is never shown again.
+    Whole(WholeValue),
+    /// What the key that was created before is known by.
+    Before(LastFour),
+}
+
 impl KeyView<LastFour> {
     /// Creates the view without the value.
     pub fn short(key: Key) -> Self {
@@ -63,10 +74,16 @@ impl KeyView<LastFour> {
     }
 }
 
-impl KeyView<WholeValue> {
+impl KeyView<FirstValue> {
     /// Creates the first view of a new key, with its value.
     pub fn first(key: Key, value: KeyValue) -> Self {
-        Self::with_value(key, WholeValue(value))
+        Self::with_value(key, FirstValue::Whole(WholeValue(value)))
+    }
+
+    /// Creates the view for whoever repeats the request that created the key: its value is not kept.
+    pub fn again(key: Key) -> Self {
+        let last_four = key.last_four.clone();
+        Self::with_value(key, FirstValue::Before(LastFour { last_four }))
     }
 }
 
@@ -104,6 +121,7 @@ pub struct List<T> {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Pagination {
     /// The `cursor` of the next page; null on the last one.
+    #[schema(required = true)]
     next_cursor: Option<String>,
 }
 

@@ -43,6 +43,8 @@ named! {
         RequestTimeout = "REQUEST_TIMEOUT",
         /// The state of the object does not permit the change.
         Conflict = "CONFLICT",
+        /// The `Idempotency-Key` was sent with another request before.
+        IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED",
         /// The body is too large.
         PayloadTooLarge = "PAYLOAD_TOO_LARGE",
         /// The body is declared with another content type than those that are read.
@@ -75,6 +77,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,

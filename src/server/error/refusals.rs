@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use utoipa::openapi::{
     ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type,
 };
-use utoipa::{IntoResponses, ToSchema as _};
+use utoipa::{IntoResponses, ToSchema};
 
 use super::{ErrorBody, ErrorCode};
 
@@ -62,8 +62,13 @@ fn response(codes: &[ErrorCode]) -> Response {
     let body = ContentBuilder::new()
         .schema(Some(Ref::from_schema_name(ErrorBody::name())))
         .build();
+    let code = HeaderBuilder::new()
+        .schema(Some(Ref::from_schema_name(<ErrorCode as ToSchema>::name())))
+        .description(Some("Code of the error, as in the body"))
+        .build();
     let mut response = ResponseBuilder::new()
         .description(names.join(", "))
+        .header("x-stack-known-error", code)
         .content("application/json", body);
     let waits = [ErrorCode::RateLimited, ErrorCode::ServiceUnavailable];
     if codes.iter().all(|code| waits.contains(code)) {

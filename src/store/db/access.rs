@@ -9,8 +9,12 @@ use super::connect::Db;
 use super::error::{granted, role, unhidden};
 
 /// Privileges that the statements of this program need on each table.
-pub(super) const NEEDED: [(&str, &[&str]); 17] = [
+pub(super) const NEEDED: [(&str, &[&str]); 18] = [
     ("_sqlx_migrations", &["SELECT"]),
+    (
+        "idempotent_requests",
+        &["SELECT", "INSERT", "UPDATE", "DELETE"],
+    ),
     ("incidents", &["SELECT", "INSERT", "UPDATE"]),
     ("keys", &["SELECT", "INSERT", "UPDATE"]),
     ("log_head", &["SELECT", "UPDATE"]),

@@ -5,12 +5,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Postgres, Sqlite};
 use tokio::time::Instant;
 
 use super::super::{StoreError, StoreOptions};
+use super::address;
 use super::damage::Damage;
 use super::files::Files;
 use super::gate::Urgency;
@@ -289,21 +289,11 @@ fn create_file(path: &Path) -> std::io::Result<()> {
 }
 
 async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), StoreError> {
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|_| {
-            // The parser's own message may quote a password.
-            StoreError::Url("it is malformed, or one of its parameters is".to_owned())
-        })?
+    let (options, name) = address::parse(url)?;
+    let options = options
         .application_name("rescind")
         .statement_cache_capacity(STATEMENTS)
         .disable_statement_logging();
-    let name = format!(
-        "postgres://{}@{}:{}/{}",
-        options.get_username(),
-        options.get_host(),
-        options.get_port(),
-        options.get_database().unwrap_or_default()
-    );
     let pool = Pool::new(
         options.clone(),
         Manners {

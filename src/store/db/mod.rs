@@ -1,6 +1,7 @@
 //! Access to the database: connections, transactions, statements and their errors, the same for SQLite and PostgreSQL.
 
 pub(super) mod access;
+mod address;
 pub(super) mod connect;
 pub(super) mod damage;
 pub(super) mod error;

@@ -28,6 +28,8 @@ pub(in crate::store) enum Locks {
     Blobs,
     /// `sender_key`, or `senders` by digest.
     Senders,
+    /// `idempotent_requests`: one of a transaction.
+    Requests,
     /// `tokens`, by `id`.
     Tokens,
     /// `keys`: existing ones by `id`; new ones, and those whose digest is rewritten, by digest and project.

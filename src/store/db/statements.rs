@@ -8,7 +8,7 @@ use super::super::queue::{
 };
 use super::super::sources::{deliveries, work as source_work};
 use super::super::{
-    Store, StoreError, incidents, keys, log, peppers, queue, senders, sources, tokens,
+    Store, StoreError, incidents, keys, log, peppers, queue, requests, senders, sources, tokens,
 };
 use super::connect::Db;
 use super::ready;
@@ -43,6 +43,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
         source_work::ALL,
         blobs::ALL,
         senders::ALL,
+        requests::ALL,
         ready::ALL,
     ];
     let lists = [

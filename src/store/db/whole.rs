@@ -22,8 +22,9 @@ const EXAMINED: Duration = Duration::from_secs(1);
 const NAMED: usize = 3;
 
 /// Names of all tables.
-pub(super) const TABLES: [&str; 17] = [
+pub(super) const TABLES: [&str; 18] = [
     "_sqlx_migrations",
+    "idempotent_requests",
     "incidents",
     "keys",
     "log_head",

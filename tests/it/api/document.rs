@@ -251,7 +251,7 @@ fn an_answer_that_is_not_described_is_noticed() {
     assert!(passes(reply(
         403,
         "application/json",
-        r#"{"code": "INSUFFICIENT_ROLE", "error": "x"}"#
+        r#"{"code": "INSUFFICIENT_ROLE", "error": "x", "details": {}}"#
     )));
     for (status, kind, text) in [
         (201, "application/json", list),
@@ -266,9 +266,18 @@ fn an_answer_that_is_not_described_is_noticed() {
         (
             403,
             "application/json",
-            r#"{"code": "WRONG_PROJECT", "error": "x"}"#,
+            r#"{"code": "WRONG_PROJECT", "error": "x", "details": {}}"#,
         ),
-        (403, "application/json", r#"{"code": "INSUFFICIENT_ROLE"}"#),
+        (
+            403,
+            "application/json",
+            r#"{"code": "INSUFFICIENT_ROLE", "details": {}}"#,
+        ),
+        (
+            403,
+            "application/json",
+            r#"{"code": "INSUFFICIENT_ROLE", "error": "x"}"#,
+        ),
     ] {
         assert!(!passes(reply(status, kind, text)), "{status} {kind} {text}");
     }

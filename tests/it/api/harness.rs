@@ -362,12 +362,11 @@ impl Reply {
             self.text
         );
         let fields: Vec<_> = body.as_object().unwrap().keys().collect();
-        assert!(
-            fields
-                .iter()
-                .all(|name| ["code", "error", "details"].contains(&name.as_str()))
-        );
-        assert_eq!(self.header("x-stack-known-error"), Some(code));
+        assert_eq!(fields, ["code", "details", "error"], "{}", self.text);
+        assert!(body["details"].is_object(), "{}", self.text);
+        for header in ["x-stack-known-error", "x-hexclave-known-error"] {
+            assert_eq!(self.header(header), Some(code));
+        }
         assert_eq!(self.header("content-type"), Some("application/json"));
         body
     }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rescind::forge::Forge;
 use rescind::intake::PartnerName;
+use rescind::keyformat::Sha256Digest;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -191,6 +194,7 @@ async fn the_description_names_every_endpoint() {
         "GET /readyz",
         "GET /openapi.json",
         "GET /api/v1/openapi.json",
+        "GET /docs",
     ] {
         expected.insert(route.to_owned());
     }
@@ -220,6 +224,56 @@ async fn the_description_names_every_endpoint() {
             .get("team_id")
             .is_some()
     );
+}
+
+#[tokio::test]
+async fn the_page_of_the_description_has_every_endpoint_and_nothing_from_elsewhere() {
+    let server = TestServer::start().await;
+    let client = server.anonymous();
+    let page = client.get("/docs").await;
+    assert_eq!(page.status, 200);
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    for (method, path, operation) in super::described::operations() {
+        let method = method.to_uppercase();
+        let heading = format!("<span class=\"method\">{method}</span> <code>{path}</code>");
+        assert!(page.text.contains(&heading), "{method} {path}");
+        for (status, _) in operation["responses"].as_object().unwrap() {
+            assert!(page.text.contains(&format!("<td>{status}</td>")));
+        }
+    }
+    let objects = super::described::DOCUMENT["components"]["schemas"].as_object();
+    for name in objects.unwrap().keys() {
+        assert!(page.text.contains(&format!("<h3 id=\"{name}\">")), "{name}");
+    }
+    // The one link leads to the document, the others to objects on the page.
+    for link in page.text.split("href=\"").skip(1) {
+        let target = link.split('"').next().unwrap();
+        match target.strip_prefix('#') {
+            Some(name) => assert!(page.text.contains(&format!("id=\"{name}\"")), "{name}"),
+            None => assert_eq!(target, "/openapi.json"),
+        }
+    }
+    for foreign in ["<script", "<link", "<img", "src=", "@import", "url("] {
+        assert!(!page.text.contains(foreign), "{foreign}");
+    }
+    // No script may run, and no style but the page's own, which has this digest.
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'sha256-"),
+        "{policy}"
+    );
+    assert!(
+        !policy.contains("unsafe") && !policy.contains("script-src"),
+        "{policy}"
+    );
+    let style = page.text.split("<style>").nth(1).unwrap();
+    let style = style.split("</style>").next().unwrap();
+    let digest = Sha256Digest::of(style.as_bytes());
+    let digest = STANDARD.encode(digest.0);
+    assert!(policy.contains(&format!("'sha256-{digest}'")), "{policy}");
 }
 
 fn is_in_the_table_of_roles(route: &str) -> bool {

@@ -51,8 +51,8 @@ macro_rules! create_body {
                 example = json!(null),
             )]
             expires_at_millis: Option<Timestamp>,
-            /// `true` for keys in client-side code, which are never scanned for and never revoked by a report.
-            #[schema(value_type = bool, required = false, default = false, example = false)]
+            /// `true` for keys in client-side code, which are never scanned for and never revoked by a report; `false` if absent.
+            #[schema(value_type = bool, required = false, example = false)]
             is_public: bool,
             /// Action to take when the key leaks. This version supports `revoke`.
             #[schema(nullable = false, min_length = 1, max_length = 64, example = "revoke")]

@@ -8,24 +8,33 @@ use super::bodies::{CheckKey, CreateTeamKey, PatchKey, RotateKey};
 use super::{Changed, Checked, KeyId, Rotated, Team};
 use crate::server::AppState;
 use crate::server::access::Caller;
-use crate::server::api::views::{KeyView, LastFour, List, WholeValue};
+use crate::server::api::views::{FirstValue, KeyView, LastFour, List};
 use crate::server::error::{ApiResult, Refusals};
+use crate::server::idempotency::IdempotencyKey;
 use crate::server::query::{Paging, Query};
 
-/// Create a key of a team. Only this response contains the whole value.
+/// Create a key of a team. Only this response contains the whole value, and only once.
 #[utoipa::path(
     post, path = "/api/v1/team-api-keys", operation_id = "create_team_api_key", tag = "Keys",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Name of the request, \
+            of visible ASCII. Within 24 hours one of the same name and access token creates nothing more: the answer \
+            has the last four characters of the value then, and the header `Idempotency-Replayed`"),
+    ),
     request_body = CreateTeamKey,
     responses(
-        (status = 200, description = "The new key, with its value", body = KeyView<WholeValue>),
-        Refusals<Caller, CreateTeamKey>,
+        (
+            status = 200, description = "The new key, with its value", body = KeyView<FirstValue>,
+            headers(("idempotency-replayed" = bool, description = "`true` if the request was done before"))
+        ),
+        Refusals<Caller, CreateTeamKey, IdempotencyKey>,
     ),
 )]
 pub(in crate::server) async fn create(
     State(state): State<AppState>,
     caller: Caller,
     request: Request,
-) -> ApiResult<Json<KeyView<WholeValue>>> {
+) -> ApiResult<Response> {
     super::create::<Team>(&state, caller, request).await
 }
 
@@ -104,10 +113,18 @@ pub(in crate::server) async fn check(
 /// Replace a key of a team: create a new one for the same owner, and set an expiry for the old one.
 #[utoipa::path(
     post, path = "/api/v1/team-api-keys/{id}/rotate", operation_id = "rotate_team_api_key", tag = "Keys",
-    params(("id" = Uuid, Path, description = "The key's identifier")),
+    params(
+        ("id" = Uuid, Path, description = "The key's identifier"),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Name of the request, \
+            of visible ASCII. Within 24 hours one of the same name and access token creates nothing more: the answer \
+            has the last four characters of the value then, and the header `Idempotency-Replayed`"),
+    ),
     request_body = RotateKey,
     responses(
-        (status = 200, description = "The new key, with its value", body = KeyView<WholeValue>),
+        (
+            status = 200, description = "The new key, with its value", body = KeyView<FirstValue>,
+            headers(("idempotency-replayed" = bool, description = "`true` if the request was done before"))
+        ),
         Refusals<Caller, RotateKey, Rotated>,
     ),
 )]
@@ -116,6 +133,6 @@ pub(in crate::server) async fn rotate(
     caller: Caller,
     id: KeyId,
     request: Request,
-) -> ApiResult<Json<KeyView<WholeValue>>> {
+) -> ApiResult<Response> {
     super::rotate::<Team>(&state, caller, id, request).await
 }

@@ -87,9 +87,9 @@ async fn when_the_network_was_cut_the_next_operation_works() {
     let (lookup, task) = Lookup::new(store.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(task.run());
-    // Several connections lie idle when it happens.
+    // All connections lie idle when it happens.
     let mut open = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..16 {
         open.push(store.begin().await.unwrap());
     }
     for tx in open {
