@@ -291,13 +291,11 @@ fn message(finding: &Finding, known: &Match) -> String {
 /// Returns the path of the file in which git keeps an object or a reference, unless it packed it together with others.
 /// No repository tracks such a path.
 fn place_in_git(object: &GitObject, shown: &str) -> String {
-    match object.kind {
-        GitKind::Reference => format!(".git/{shown}"),
-        _ => {
-            let (start, rest) = shown.split_at_checked(2).unwrap_or((shown, ""));
-            format!(".git/objects/{start}/{rest}")
-        }
+    if object.kind == GitKind::Reference {
+        return format!(".git/{shown}");
     }
+    let (start, rest) = shown.split_at_checked(2).unwrap_or((shown, ""));
+    format!(".git/objects/{start}/{rest}")
 }
 
 fn properties(finding: &Finding, redactor: &Redactor) -> Value {

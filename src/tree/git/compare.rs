@@ -239,9 +239,12 @@ impl<'a> Comparison<'a> {
     }
 }
 
+/// Kinds and hashes of the entries of a folder, by their names.
+type ByName<'f> = HashMap<&'f [u8], (EntryKind, &'f [u8])>;
+
 /// Returns the entries of a folder that none of the folders before has.
 fn added(text: &[u8], before: &[Vec<u8>], width: usize) -> Vec<Added> {
-    let before: Vec<HashMap<&[u8], (EntryKind, &[u8])>> = before
+    let before: Vec<ByName<'_>> = before
         .iter()
         .map(|text| {
             let entries = Entries::from(text, 0, width);

@@ -68,7 +68,7 @@ impl Contents {
     ) -> Result<Self, HistoryError> {
         let mut contents = Self::start(repository, Stdio::piped(), Vec::new())?;
         let input = contents.processes.iter_mut().find_map(Running::stdin);
-        contents.feeder = input.map(|input| thread::spawn(move || feed(names, input)));
+        contents.feeder = input.map(|input| thread::spawn(move || feed(&names, input)));
         Ok(contents)
     }
 
@@ -273,7 +273,7 @@ pub(super) fn stashes(repository: &Repository) -> Result<Vec<u8>, HistoryError> 
 }
 
 /// Tells the names of the objects that are to be read.
-fn feed(names: Vec<String>, input: ChildStdin) -> io::Result<()> {
+fn feed(names: &[String], input: ChildStdin) -> io::Result<()> {
     let mut input = BufWriter::new(input);
     let told = names
         .iter()

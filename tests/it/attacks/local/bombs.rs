@@ -16,9 +16,9 @@ const LAYERS: usize = 10;
 
 /// Makes a folder of these entries, with git's own words.
 fn folder(root: &Path, entries: &str) -> String {
-    let mut make = Command::new("git");
-    make.args(["mktree"]).current_dir(root);
-    let made = run(&mut make, entries.as_bytes());
+    let mut mktree = Command::new("git");
+    mktree.args(["mktree"]).current_dir(root);
+    let made = run(&mut mktree, entries.as_bytes());
     assert!(made.status.success(), "{}", text(&made));
     String::from_utf8(made.stdout)
         .expect("UTF-8")
