@@ -327,7 +327,7 @@ fn whatever_is_in_no_file_is_in_one_for_services_that_ask_for_it() {
     let tagged = git(root, &["rev-parse", "v1"]);
     let object = |id: &str| format!(".git/objects/{}/{}", &id[..2], &id[2..]);
     let shown = |key: &KeyValue| format!("rsc_sk_%E2%80%A6{}", key.last_four());
-    let mut expected = vec![
+    let mut expected = [
         object(&commit),
         object(&tagged),
         format!(".git/refs/heads/{}", shown(&branch)),

@@ -30,7 +30,10 @@ fn folder(root: &Path, entries: &str) -> String {
 fn bomb(root: &Path, contents: &str, name: &str) -> String {
     write(root, "contents", contents);
     let blob = git(root, &["hash-object", "-w", "contents"]);
-    let ten = |entry: &str| -> String { (0..10).map(|n| format!("{entry}{n}\n")).collect() };
+    let ten = |entry: &str| -> String {
+        let entries: Vec<String> = (0..10).map(|n| format!("{entry}{n}\n")).collect();
+        entries.concat()
+    };
     let mut top = folder(root, &ten(&format!("100644 blob {blob}\t{name}")));
     for _ in 1..LAYERS {
         top = folder(root, &ten(&format!("040000 tree {top}\td")));
