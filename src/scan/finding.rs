@@ -11,27 +11,40 @@ pub const STANDARD_INPUT: &str = "(standard input)";
 /// Candidate, and the place where it was found.
 #[derive(Debug, Clone)]
 pub struct Finding {
-    /// Path of the file; in a repository, the path within it. `None` for the message of a commit or a tag.
+    /// Path of the file or folder; in a repository, the path within it. `None` for the message of a commit or a tag,
+    /// and for the name of a reference.
     pub path: Option<PathBuf>,
     /// Object of the repository in which it was found, if any.
     pub object: Option<GitObject>,
+    /// Part in which it was found.
+    pub part: Part,
     /// The candidate.
     pub candidate: Candidate,
 }
 
-/// Object of a git repository.
+/// Part of a file, a folder, an object or a reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its contents. Lines are counted in them.
+    Contents,
+    /// Its name, which is the last one of its path and has no lines.
+    Name,
+}
+
+/// Object of a git repository, or a reference to one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GitObject {
     /// Type of the object.
     pub kind: GitKind,
-    /// Object name: a hash in hexadecimal.
+    /// Object name: a hash in hexadecimal. Of a reference its whole name, which anybody may choose.
     pub id: String,
     /// A commit that introduced the object, or the object itself if it is a commit. `None` for an object that no
     /// commit introduced, such as a tag.
     pub commit: Option<String>,
 }
 
-/// Type of an object of a git repository. Trees are absent, since they have no text of their own.
+/// Type of an object of a git repository. These and the names of references are all the texts that a repository has:
+/// the daemon reads the same ones of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GitKind {
     /// Contents of a file.
@@ -40,6 +53,10 @@ pub enum GitKind {
     Commit,
     /// Annotated tag, with its message.
     Tag,
+    /// Folder, with the names of what is in it.
+    Tree,
+    /// Reference, such as a branch or a tag: no object, but a name that leads to one.
+    Reference,
 }
 
 impl GitKind {
@@ -49,6 +66,8 @@ impl GitKind {
             Self::Blob => "blob",
             Self::Commit => "commit",
             Self::Tag => "tag",
+            Self::Tree => "tree",
+            Self::Reference => "reference",
         }
     }
 }
@@ -96,6 +115,8 @@ pub struct Counters {
     pub links: AtomicU64,
     /// Number of folders named `.git`, whose contents are a history and not files.
     pub git_folders: AtomicU64,
+    /// Number of files and folders that ignore files list, and that were left out.
+    pub ignored: AtomicU64,
 }
 
 impl Counters {

@@ -14,7 +14,7 @@ pub use candidate::{Candidate, Encoding, Encodings};
 pub use engine::Engine;
 
 pub use finding::{
-    Counters, Disobeyed, Finding, GitKind, GitObject, LostObject, STANDARD_INPUT, Unread,
+    Counters, Disobeyed, Finding, GitKind, GitObject, LostObject, Part, STANDARD_INPUT, Unread,
 };
 
 #[cfg(test)]

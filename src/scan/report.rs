@@ -3,6 +3,7 @@
 
 pub(super) mod sarif;
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,7 +14,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Counters, Engine, Finding, Redactor, Unread, visible_json, visible_name};
+use super::{
+    Counters, Engine, Finding, GitKind, GitObject, Part, Redactor, Unread, visible_json,
+    visible_name,
+};
 use sarif::Sarif;
 
 /// Maximum number of unread items named in a SARIF log, which is held in memory until the end. The rest is counted.
@@ -72,6 +76,8 @@ pub struct Summary {
     pub links_not_followed: u64,
     /// Number of folders named `.git`, which are left out.
     pub git_folders_left_out: u64,
+    /// Number of files and folders that ignore files list, which are left out.
+    pub ignored_left_out: u64,
 }
 
 impl Summary {
@@ -84,6 +90,7 @@ impl Summary {
             unread: counters.unread.load(Ordering::Relaxed),
             links_not_followed: counters.links.load(Ordering::Relaxed),
             git_folders_left_out: counters.git_folders.load(Ordering::Relaxed),
+            ignored_left_out: counters.ignored.load(Ordering::Relaxed),
         }
     }
 }
@@ -106,9 +113,15 @@ struct Row<'a> {
     /// Bytes of the path in base64, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     path_base64: Option<String>,
-    line: u64,
-    column: u64,
-    offset: u64,
+    /// `name` if the candidate is in the name and not in the contents, which alone have lines.
+    #[serde(rename = "in", skip_serializing_if = "Option::is_none")]
+    part: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
     format: &'a str,
     encoding: &'a str,
     candidate: &'a str,
@@ -238,14 +251,19 @@ impl<'a, W: Write> Report<'a, W> {
         let candidate = &finding.candidate;
         let place = match (&finding.path, &finding.object) {
             (Some(path), _) => printable(self.redactor, path),
-            (None, Some(object)) => format!("{} {}", object.kind.name(), object.id),
+            (None, Some(object)) => {
+                let id = shown_id(self.redactor, object);
+                format!("{} {}", object.kind.name(), visible_name(OsStr::new(&*id)))
+            }
             (None, None) => String::new(),
+        };
+        let (line, column) = match finding.part {
+            Part::Contents => (candidate.line, candidate.column),
+            Part::Name => (1, 1),
         };
         write!(
             self.out,
-            "{place}:{}:{}: {} {} {}",
-            candidate.line,
-            candidate.column,
+            "{place}:{line}:{column}: {} {} {}",
             candidate.display,
             candidate.format,
             candidate.encoding.name()
@@ -255,6 +273,9 @@ impl<'a, W: Write> Report<'a, W> {
                 Some(commit) => write!(self.out, " commit {commit}")?,
                 None => write!(self.out, " {} {}", object.kind.name(), object.id)?,
             }
+        }
+        if finding.part == Part::Name {
+            self.out.write_all(b" in the name")?;
         }
         match known {
             Match::NotAsked => {}
@@ -273,21 +294,31 @@ impl<'a, W: Write> Report<'a, W> {
 
     fn add_json(&mut self, finding: &Finding, known: &Match) -> io::Result<()> {
         let candidate = &finding.candidate;
+        let has_lines = finding.part == Part::Contents;
+        let id = finding
+            .object
+            .as_ref()
+            .map(|object| shown_id(self.redactor, object));
         let (path, path_base64) = self.path(finding.path.as_deref());
         let row = Row {
             path,
             path_base64,
-            line: candidate.line,
-            column: candidate.column,
-            offset: candidate.offset,
+            part: (!has_lines).then_some("name"),
+            line: has_lines.then_some(candidate.line),
+            column: has_lines.then_some(candidate.column),
+            offset: has_lines.then_some(candidate.offset),
             format: &candidate.format,
             encoding: candidate.encoding.name(),
             candidate: &candidate.display,
-            object: finding.object.as_ref().map(|object| Object {
-                kind: object.kind.name(),
-                id: &object.id,
-                commit: object.commit.as_deref(),
-            }),
+            object: finding
+                .object
+                .as_ref()
+                .zip(id.as_deref())
+                .map(|(object, id)| Object {
+                    kind: object.kind.name(),
+                    id,
+                    commit: object.commit.as_deref(),
+                }),
             key: (*known != Match::NotAsked).then_some(known),
         };
         self.out
@@ -306,6 +337,14 @@ impl<'a, W: Write> Report<'a, W> {
             odd.filter(|bytes| !self.redactor.holds_key(bytes))
                 .map(|bytes| STANDARD.encode(bytes)),
         )
+    }
+}
+
+/// Returns what an object is called, without keys: the name of a reference is anybody's choice.
+fn shown_id<'o>(redactor: &Redactor, object: &'o GitObject) -> Cow<'o, str> {
+    match object.kind {
+        GitKind::Reference => redactor.redact(&object.id),
+        _ => Cow::Borrowed(&object.id),
     }
 }
 

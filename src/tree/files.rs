@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
 use super::Event;
-use super::open::{Links, open};
+use super::open::{Links, endless, open};
 use super::outlet::{Closed, Outlet};
 use super::walk::{Visitor, Walk};
-use crate::scan::{Counters, Engine, Finding, Scanner};
+use crate::scan::{Counters, Engine, Finding, Part, Scanner};
 
 /// Error that prevents a path from being scanned at all.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +30,12 @@ pub enum FilesError {
 /// Scans `path`, which may be a folder, a file or a named pipe, and reports to `counters` and `events`.
 ///
 /// The files of a folder are scanned by as many threads as there are processors. Hidden files are included, since
-/// leaks live in files such as `.env`; files listed in ignore files (`.gitignore`, `.ignore`, …) are not, unless
-/// `all` is set. A `.gitignore` applies outside a repository too, since an unpacked archive or an export has one as
-/// well. One that is too large or not a regular file is reported and not obeyed. Everything that cannot be read is
-/// reported, symbolic links are not followed, and folders named `.git` are left to
-/// [`scan_history`](super::scan_history).
+/// leaks live in files such as `.env`; files listed in ignore files (`.gitignore`, `.ignore`, …) are counted and left
+/// out, unless `all` is set, git tracks them, or those above `path` list all that is in it. A `.gitignore` applies
+/// outside a repository too, since an unpacked archive or an export has one as well. One that is too large or not a
+/// regular file is reported and not obeyed. Everything that cannot be read is reported, symbolic links are not
+/// followed, and folders named `.git` are left to [`scan_history`](super::scan_history). Names are scanned as well as
+/// contents.
 ///
 /// Returns early, without an error, once the receiver of `events` is dropped.
 ///
@@ -53,6 +54,12 @@ pub fn scan_path(
         io::ErrorKind::NotFound => FilesError::Missing,
         _ => FilesError::Unreadable(error),
     })?;
+    let mut scanner = Scanner::new(engine);
+    if let Some(name) = path.file_name()
+        && scan_name(name, path, &scanner, outlet).is_err()
+    {
+        return Ok(());
+    }
     if kind.is_dir() {
         fs::read_dir(path).map_err(FilesError::Unreadable)?;
         return scan_folder(path, all, engine, outlet).map_err(FilesError::Unreadable);
@@ -62,7 +69,7 @@ pub fn scan_path(
     }
     let mut file = File::open(path).map_err(FilesError::Unreadable)?;
     // A dropped receiver is no error.
-    let _ = scan_text(&mut file, path, &mut Scanner::new(engine), outlet);
+    let _ = scan_text(&mut file, path, &mut scanner, outlet);
     Ok(())
 }
 
@@ -97,16 +104,23 @@ struct Files<'a> {
 }
 
 impl Visitor for Files<'_> {
-    fn enters(&mut self, name: &OsStr) -> bool {
-        let is_git = name == ".git";
-        if is_git {
+    fn enters(&mut self, path: &Path, name: &OsStr) -> Result<bool, Closed> {
+        if name == ".git" {
             Counters::count(&self.outlet.counters.git_folders);
+            return Ok(false);
         }
-        !is_git
+        scan_name(name, path, &self.scanner, self.outlet)?;
+        Ok(true)
     }
 
     fn visit(&mut self, path: &Path, kind: FileType) -> Result<(), Closed> {
         let outlet = self.outlet;
+        scan_name(
+            path.file_name().unwrap_or_default(),
+            path,
+            &self.scanner,
+            outlet,
+        )?;
         if kind.is_file() {
             // A replacement of the file since it was listed cannot hold up the scan: a link is refused, and opening a
             // pipe does not block. Checking again would take as long as reading the file.
@@ -128,22 +142,25 @@ impl Visitor for Files<'_> {
     }
 }
 
-/// Returns the kind of a file that cannot be scanned, with an article, unless it is a regular file, a folder, a
-/// link or a named pipe.
-#[cfg(unix)]
-pub(crate) fn endless(kind: FileType) -> Option<&'static str> {
-    use std::os::unix::fs::FileTypeExt as _;
-
-    match kind {
-        kind if kind.is_socket() => Some("a socket"),
-        kind if kind.is_char_device() || kind.is_block_device() => Some("a device"),
-        _ => None,
-    }
-}
-
-#[cfg(not(unix))]
-pub(crate) fn endless(_: FileType) -> Option<&'static str> {
-    None
+/// Scans the name of a file or folder.
+fn scan_name(
+    name: &OsStr,
+    path: &Path,
+    scanner: &Scanner<'_>,
+    outlet: Outlet<'_>,
+) -> Result<(), Closed> {
+    let mut listening = Ok(());
+    scanner.scan_slice(name.as_encoded_bytes(), &mut |candidate| {
+        if listening.is_ok() {
+            listening = outlet.found(Finding {
+                path: Some(path.to_owned()),
+                object: None,
+                part: Part::Name,
+                candidate,
+            });
+        }
+    });
+    listening
 }
 
 fn scan_text(
@@ -162,6 +179,7 @@ fn scan_text(
             listening.set(outlet.found(Finding {
                 path: Some(PathBuf::from(path)),
                 object: None,
+                part: Part::Contents,
                 candidate,
             }));
         }

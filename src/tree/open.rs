@@ -1,6 +1,6 @@
 //! Opens files in folders that are somebody else's, without waiting for anything.
 
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,24 @@ pub(crate) fn open(path: &Path, links: Links) -> io::Result<File> {
 #[cfg(not(unix))]
 pub(crate) fn open(path: &Path, _: Links) -> io::Result<File> {
     File::open(path)
+}
+
+/// Returns the kind of a file that cannot be scanned, with an article, unless it is a regular file, a folder, a
+/// link or a named pipe.
+#[cfg(unix)]
+pub(crate) fn endless(kind: FileType) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    match kind {
+        kind if kind.is_socket() => Some("a socket"),
+        kind if kind.is_char_device() || kind.is_block_device() => Some("a device"),
+        _ => None,
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn endless(_: FileType) -> Option<&'static str> {
+    None
 }
 
 /// Converts bytes to a path. On systems other than Unix, invalid UTF-8 becomes a path that does not exist.

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use super::git::Tracked;
 use super::ignored::{Held, Ignored, Reader, Verdict};
 use super::outlet::{Closed, Outlet};
+use crate::scan::Counters;
 
 /// Most entries that a thread takes at a time: each time it takes the lock.
 const BATCH: usize = 32;
@@ -23,7 +25,17 @@ struct Folder {
     shown: PathBuf,
     /// Absolute path.
     absolute: PathBuf,
+    context: Context,
+}
+
+/// What says which entries of a folder are left out.
+#[derive(Clone, Default)]
+struct Context {
     ignored: Option<Arc<Ignored>>,
+    /// Repository that the folder belongs to.
+    tracked: Option<Arc<Tracked>>,
+    /// Whether an ignore file lists the folder itself. Only what git tracks in it is visited then.
+    is_listed: bool,
 }
 
 /// Entry of a folder that has yet to be visited.
@@ -55,8 +67,11 @@ struct Queue {
 
 /// Visitor of the entries other than folders, which also decides whether to enter a folder.
 pub(crate) trait Visitor {
-    /// Returns whether to enter the folder with this name.
-    fn enters(&mut self, name: &OsStr) -> bool;
+    /// Returns whether to enter a folder.
+    ///
+    /// # Errors
+    /// Returns [`Closed`] to end the walk.
+    fn enters(&mut self, path: &Path, name: &OsStr) -> Result<bool, Closed>;
 
     /// Visits an entry that is not a folder.
     ///
@@ -89,12 +104,17 @@ impl<'a> Walk<'a> {
         visitor: impl Fn() -> V + Sync,
     ) -> io::Result<()> {
         let absolute = fs::canonicalize(root)?;
-        let mut above = None;
+        let mut above = Context::default();
         if !self.all {
             let Ok(read) = self.reading(|reader| reader.above(&absolute)) else {
                 return Ok(());
             };
-            above = read;
+            // Whoever names a folder wants to have it scanned, whatever those above say of it.
+            above.ignored = read.filter(|ignored| !lists_all_in(ignored, &absolute));
+            let mut folders = absolute.ancestors().skip(1);
+            above.tracked = folders
+                .find(|folder| fs::symlink_metadata(folder.join(GIT)).is_ok())
+                .map(|folder| Arc::new(Tracked::of(folder.to_owned())));
         }
         if self.list(root.to_owned(), absolute, above).is_err() {
             return Ok(());
@@ -124,21 +144,58 @@ impl<'a> Walk<'a> {
     fn visit(&self, entry: Entry, visitor: &mut impl Visitor) -> Result<(), Closed> {
         let Entry { folder, name, kind } = entry;
         let shown = folder.shown.join(&name);
-        let absolute = || folder.absolute.join(&name);
-        if let Some(ignored) = &folder.ignored {
-            match ignored.verdict(&absolute(), kind.is_dir()) {
-                Verdict::Listed => return Ok(()),
-                Verdict::NotListed => {}
-                Verdict::Unclear => self.give_up(&shown)?,
+        let absolute = folder.absolute.join(&name);
+        let mut context = Context::clone(&folder.context);
+        if self.lists(&context, &absolute, &shown, kind)? {
+            if !self.is_tracked(&context, &absolute)? {
+                Counters::count(&self.outlet.counters.ignored);
+                return Ok(());
             }
+            context.is_listed = true;
         }
         if !kind.is_dir() {
             return visitor.visit(&shown, kind);
         }
-        if visitor.enters(&name) {
-            self.list(shown, absolute(), folder.ignored.clone())?;
+        if visitor.enters(&shown, &name)? {
+            self.list(shown, absolute, context)?;
         }
         Ok(())
+    }
+
+    /// Returns whether ignore files list an entry. A repository is left out for another reason.
+    fn lists(
+        &self,
+        context: &Context,
+        absolute: &Path,
+        shown: &Path,
+        kind: FileType,
+    ) -> Result<bool, Closed> {
+        if kind.is_dir() && shown.file_name() == Some(OsStr::new(GIT)) {
+            return Ok(false);
+        }
+        if context.is_listed {
+            return Ok(true);
+        }
+        let Some(ignored) = &context.ignored else {
+            return Ok(false);
+        };
+        let verdict = ignored.verdict(absolute, kind.is_dir());
+        if verdict == Verdict::Unclear {
+            self.give_up(shown)?;
+        }
+        Ok(verdict == Verdict::Listed)
+    }
+
+    /// Returns whether git tracks an entry, which is then visited whatever ignore files say, as git has it.
+    fn is_tracked(&self, context: &Context, absolute: &Path) -> Result<bool, Closed> {
+        let Some(tracked) = &context.tracked else {
+            return Ok(false);
+        };
+        let mut told = Ok(());
+        let is_tracked = tracked.has(absolute, |top, reason| {
+            told = self.outlet.disobeyed(top, reason);
+        });
+        told.map(|()| is_tracked)
     }
 
     /// Reports, once per walk, that matching ignore files takes too long.
@@ -151,12 +208,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Queues the entries of a folder.
-    fn list(
-        &self,
-        shown: PathBuf,
-        absolute: PathBuf,
-        above: Option<Arc<Ignored>>,
-    ) -> Result<(), Closed> {
+    fn list(&self, shown: PathBuf, absolute: PathBuf, mut context: Context) -> Result<(), Closed> {
         let listed = match fs::read_dir(&shown) {
             Ok(listed) => listed,
             Err(error) => return self.outlet.unread(shown, error.to_string()),
@@ -168,15 +220,19 @@ impl<'a> Walk<'a> {
                 Err(error) => self.outlet.unread(shown.as_path(), error.to_string())?,
             }
         }
-        let mut ignored = None;
-        if !self.all {
+        if !self.all && !context.is_listed {
             let has = |name: &str| found.iter().any(|(found, _)| found == name);
-            ignored = self.reading(|reader| reader.within(&absolute, &shown, &has, above))?;
+            let above = context.ignored.take();
+            context.ignored =
+                self.reading(|reader| reader.within(&absolute, &shown, &has, above))?;
+            if has(GIT) {
+                context.tracked = Some(Arc::new(Tracked::of(absolute.clone())));
+            }
         }
         let folder = Arc::new(Folder {
             shown,
             absolute,
-            ignored,
+            context,
         });
         let entries = found.into_iter().map(|(name, kind)| Entry {
             folder: Arc::clone(&folder),
@@ -230,6 +286,16 @@ impl<'a> Walk<'a> {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Name of a repository within its working tree.
+const GIT: &str = ".git";
+
+/// Returns whether ignore files list a folder, or everything in it.
+fn lists_all_in(ignored: &Ignored, folder: &Path) -> bool {
+    let any = folder.join("whatever its name is");
+    let lists = |path: &Path, is_folder| ignored.verdict(path, is_folder) == Verdict::Listed;
+    lists(folder, true) || lists(&any, false) || lists(&any, true)
 }
 
 /// Guard of a thread that visits entries.

@@ -1,6 +1,8 @@
 //! `rescind scan` through the real binary: files, folders, standard input, histories.
 
 mod incomplete;
+mod left_out;
+mod names;
 mod sarif;
 mod since;
 mod staged;
@@ -224,7 +226,8 @@ fn paths_need_not_be_utf8_and_keys_in_them_are_redacted() {
         key.expose(),
     );
     let output = scan(folder.path(), &[".", "--report", "jsonl"]);
-    assert_eq!(rows(&output).len(), 2, "{}", text(&output));
+    // One of them is in a name.
+    assert_eq!(rows(&output).len(), 3, "{}", text(&output));
     assert!(!text(&output).contains(key.expose()));
 }
 
@@ -350,6 +353,46 @@ fn a_history_holds_what_was_removed_and_what_stands_in_messages() {
     write(folder.path(), "plain/file", "no repository");
     let plain = scan(folder.path(), &["plain", "--git"]);
     assert_eq!(plain.status.code(), Some(2), "{}", text(&plain));
+}
+
+/// Of each place of a line break in the encoded key: what a file is, a patch and a quotation show as well.
+#[test]
+fn base64_in_lines_is_found_in_patches_and_quotations() {
+    let folder = repository();
+    let root = folder.path();
+    let key = secret();
+    let mut lines = Vec::new();
+    for before in 0..60 {
+        let encoded = STANDARD.encode(format!(
+            "{}{}. And so on.",
+            "x".repeat(before),
+            key.expose()
+        ));
+        let width = if before % 2 == 0 { 64 } else { 76 };
+        let pieces = encoded
+            .as_bytes()
+            .chunks(width)
+            .map(String::from_utf8_lossy);
+        lines.push(format!(
+            "data:\n{}\n",
+            pieces.collect::<Vec<_>>().join("\n")
+        ));
+    }
+    write(root, "data", lines.concat());
+    commit(root, "Add");
+    fs::remove_file(root.join("data")).expect("a file");
+    commit(root, "Take it away");
+    let patches = git(root, &["log", "-p"]);
+    for (what, input, expected) in [
+        ("file", lines.concat(), 60),
+        ("patches", patches.clone(), 120),
+        ("indented", patches.replace('\n', "\n    "), 120),
+        ("quoted", lines.concat().replace('\n', "\n> "), 60),
+        ("quoted twice", lines.concat().replace('\n', "\n> > "), 60),
+    ] {
+        let output = rescind(root, &["scan", "--report", "jsonl", "-"], input.as_bytes());
+        assert_eq!(rows(&output).len(), expected, "{what}");
+    }
 }
 
 #[test]

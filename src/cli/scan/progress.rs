@@ -45,6 +45,10 @@ pub(super) fn tell(summary: &Summary) {
             summary.git_folders_left_out,
             ".git folders left out (--git scans a history)",
         ),
+        (
+            summary.ignored_left_out,
+            "left out by ignore files (--no-ignore scans them)",
+        ),
     ] {
         if count > 0 {
             text = format!("{text}, {count} {what}");

@@ -36,11 +36,77 @@ pub(super) struct Utf16 {
 }
 
 /// Base64 of either alphabet around a literal with this alignment, whose first whole character is at `at`. Padding is
-/// not required. Single line breaks are skipped, with the indentation after them.
+/// not required. Single line breaks are skipped, with the margin after them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Base64 {
     pub(super) at: usize,
     pub(super) alignment: Alignment,
+    pub(super) margin: Margin,
+}
+
+/// What may stand between a line break and the base64 of the next line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Margin {
+    /// Blanks.
+    Blank,
+    /// Blanks, and `+` or `-` as in the output of `git log -p`, or any number of `>` as in quotations. The former are
+    /// characters of base64 as well, so that a text has to be read in both ways.
+    Marked,
+}
+
+impl Margin {
+    /// All margins, in the order in which they are tried.
+    pub(super) const ALL: [Self; 2] = [Self::Blank, Self::Marked];
+
+    /// Returns whether it makes a difference in a text that this margin is not blanks alone.
+    pub(super) fn differs(self, text: &[u8]) -> bool {
+        let is_marked = |at: usize| margin(&text[at + 1..]) > blanks(&text[at + 1..]);
+        self == Self::Blank || memchr::memchr_iter(b'\n', text).any(is_marked)
+    }
+
+    /// Returns the length of the line break at the start of `text`, including the margin of the next line, or 0.
+    pub(super) fn fold(self, text: &[u8]) -> usize {
+        let line_break = match text {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => return 0,
+        };
+        let rest = &text[line_break..];
+        line_break
+            + match self {
+                Self::Blank => blanks(rest),
+                Self::Marked => margin(rest),
+            }
+    }
+
+    /// Returns the length of the line break at the end of `text`, including the margin after it, or 0.
+    pub(super) fn fold_before(self, text: &[u8]) -> usize {
+        let mut rest = without(text, b" \t");
+        if self == Self::Marked {
+            rest = match rest {
+                [rest @ .., b'+' | b'-'] => without(rest, b" \t"),
+                [.., b'>'] => without(rest, b"> \t"),
+                _ => rest,
+            };
+        }
+        let start = match rest {
+            [start @ .., b'\r', b'\n'] | [start @ .., b'\n'] => start.len(),
+            _ => return 0,
+        };
+        let length = text.len() - start;
+        // Of several marks only the first is one.
+        if self.fold(&text[start..]) == length {
+            length
+        } else {
+            0
+        }
+    }
+}
+
+/// Returns the start of a text whose end has only these bytes.
+fn without<'t>(text: &'t [u8], bytes: &[u8]) -> &'t [u8] {
+    let last = text.iter().rposition(|byte| !bytes.contains(byte));
+    &text[..last.map_or(0, |last| last + 1)]
 }
 
 impl Utf16 {
@@ -69,7 +135,7 @@ impl Utf16 {
 impl Base64 {
     /// Returns the decoded bytes before the literal, beginning with the nearest one.
     pub(super) fn before(self, text: &[u8]) -> impl Iterator<Item = u8> {
-        let mut characters = characters_before(text, self.at);
+        let mut characters = characters_before(text, self.at, self.margin);
         // The last character before may end in bits of the literal.
         let mut surplus =
             self.alignment.first_whole_character() * 6 - self.alignment.first_byte() * 8;
@@ -90,7 +156,7 @@ impl Base64 {
 
     /// Returns the decoded bytes from the literal on, without its first `literal` bytes.
     pub(super) fn after(self, text: &[u8], literal: usize) -> impl Iterator<Item = u8> {
-        let mut characters = characters_from(text, self.at);
+        let mut characters = characters_from(text, self.at, self.margin);
         // The first byte of the literal may begin in the character before.
         let begun = self.alignment.first_whole_character() * 6 - self.alignment.first_byte() * 8;
         let mut surplus = literal * 8 - begun;
@@ -132,14 +198,18 @@ impl Decoded {
     ///
     /// Returns `None` if nothing before or at the literal can be decoded.
     pub(super) fn base64(&mut self, text: &[u8], encoded: Base64, reach: Reach) -> Option<()> {
-        let Base64 { at, alignment } = encoded;
+        let Base64 {
+            at,
+            alignment,
+            margin,
+        } = encoded;
         let characters = &mut self.characters;
         characters.clear();
         // The characters at the ends may hold parts of bytes only.
-        characters.extend(characters_before(text, at).take(reach.before * 4 / 3 + 4));
+        characters.extend(characters_before(text, at, margin).take(reach.before * 4 / 3 + 4));
         let before = characters.len();
         characters.reverse();
-        characters.extend(characters_from(text, at).take(reach.after * 4 / 3 + 4));
+        characters.extend(characters_from(text, at, margin).take(reach.after * 4 / 3 + 4));
 
         // Position of the first of `characters` in its group of four.
         let first = (alignment.first_whole_character() + 4 - before % 4) % 4;
@@ -174,11 +244,11 @@ impl Drop for Decoded {
 }
 
 /// Returns the values and offsets of the base64 characters from `at` on.
-fn characters_from(text: &[u8], at: usize) -> impl Iterator<Item = (u8, usize)> {
+fn characters_from(text: &[u8], at: usize, margin: Margin) -> impl Iterator<Item = (u8, usize)> {
     let mut at = at;
     std::iter::from_fn(move || {
         let value = base64_value(*text.get(at)?).or_else(|| {
-            at += fold(&text[at..]);
+            at += margin.fold(&text[at..]);
             base64_value(*text.get(at)?)
         })?;
         at += 1;
@@ -187,40 +257,34 @@ fn characters_from(text: &[u8], at: usize) -> impl Iterator<Item = (u8, usize)> 
 }
 
 /// Returns the values and offsets of the base64 characters before `at`, beginning with the nearest one.
-fn characters_before(text: &[u8], at: usize) -> impl Iterator<Item = (u8, usize)> {
+fn characters_before(text: &[u8], at: usize, margin: Margin) -> impl Iterator<Item = (u8, usize)> {
     let mut rest = &text[..at];
     std::iter::from_fn(move || {
-        let value = base64_value(*rest.last()?).or_else(|| {
-            rest = &rest[..rest.len() - fold_before(rest)];
-            base64_value(*rest.last()?)
-        })?;
+        rest = &rest[..rest.len() - margin.fold_before(rest)];
+        let value = base64_value(*rest.last()?)?;
         rest = &rest[..rest.len() - 1];
         Some((value, rest.len()))
     })
 }
 
-/// Returns the length of the line break at the start of `text`, including the indentation of the next line, or 0.
-pub(super) fn fold(text: &[u8]) -> usize {
-    let line_break = match text {
-        [b'\n', ..] => 1,
-        [b'\r', b'\n', ..] => 2,
-        _ => return 0,
-    };
-    let indent = text[line_break..].iter();
-    line_break + indent.take_while(|byte| is_blank(**byte)).count()
+/// Returns the length of the blanks at the start of a line.
+fn blanks(line: &[u8]) -> usize {
+    line.iter().take_while(|byte| is_blank(**byte)).count()
 }
 
-/// Returns the length of the line break at the end of `text`, including the indentation after it, or 0.
-pub(super) fn fold_before(text: &[u8]) -> usize {
-    let indent = text
-        .iter()
-        .rev()
-        .take_while(|byte| is_blank(**byte))
-        .count();
-    match &text[..text.len() - indent] {
-        [.., b'\r', b'\n'] => indent + 2,
-        [.., b'\n'] => indent + 1,
-        _ => 0,
+/// Returns the length of the blanks and of the mark at the start of a line.
+fn margin(line: &[u8]) -> usize {
+    let before = blanks(line);
+    match line.get(before) {
+        Some(b'+' | b'-') => before + 1 + blanks(&line[before + 1..]),
+        Some(b'>') => {
+            let quoted = line[before..].iter();
+            before
+                + quoted
+                    .take_while(|byte| is_blank(**byte) || **byte == b'>')
+                    .count()
+        }
+        _ => before,
     }
 }
 
@@ -259,6 +323,7 @@ mod tests {
                 let encoded = Base64 {
                     at: at + lead,
                     alignment,
+                    margin: Margin::Blank,
                 };
                 let mut decoded = Decoded::default();
                 let reach = Reach {

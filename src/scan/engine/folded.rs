@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::decode;
+use super::decode::Margin;
 use super::literal::Hit;
 use super::literal::{Form, Literal, base64_value};
 
@@ -19,7 +19,7 @@ pub(in crate::scan) const LONG_LINE: usize = 48;
 const BLOCK: usize = 16;
 const STEP: usize = 32;
 
-/// Line break with the indentation of the next line, from `end` up to `next`.
+/// Line break with the margin of the next line, from `end` up to `next`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fold {
     end: usize,
@@ -34,6 +34,7 @@ impl Fold {
         first: usize,
         text: &[u8],
         from: usize,
+        margin: Margin,
     ) -> Option<(Self, usize)> {
         let known = first..literal.bytes.len();
         let away = known.clone().zip(text.get(from..)?);
@@ -41,7 +42,7 @@ impl Fold {
             .take_while(|(at, byte)| literal.can_be(*at, **byte))
             .count();
         let end = from + away;
-        let length = decode::fold(&text[end..]);
+        let length = margin.fold(&text[end..]);
         let next = end + length;
         (away < known.len() && length > 0).then_some((Self { end, next }, away))
     }
@@ -53,15 +54,22 @@ impl Fold {
         last: usize,
         text: &[u8],
         to: usize,
+        margin: Margin,
     ) -> Option<(Self, usize)> {
-        let away = (0..last).rev().zip(text.get(..to)?.iter().rev());
-        let away = away
-            .take_while(|(at, byte)| literal.can_be(*at, **byte))
-            .count();
-        let next = to - away;
-        let length = decode::fold_before(&text[..next]);
-        let end = next - length;
-        (away < last && length > 0).then_some((Self { end, next }, away))
+        for away in 0..last {
+            let next = to.checked_sub(away)?;
+            // What may be a mark of the line may be a character of the literal as well.
+            let length = margin.fold_before(&text[..next]);
+            if length > 0 {
+                let end = next - length;
+                return Some((Self { end, next }, away));
+            }
+            let byte = text[..next].last()?;
+            if !literal.can_be(last - away - 1, *byte) {
+                return None;
+            }
+        }
+        None
     }
 
     /// Returns the place of the hit (see [`Literal::lead`]) if this line break divides the literal after its first
@@ -146,8 +154,17 @@ impl Folded {
         if end < at + BLOCK {
             return at + STEP;
         }
-        let next = end + decode::fold(&text[end..]);
-        let fold = Fold { end, next };
+        let [next, marked] = Margin::ALL.map(|margin| end + margin.fold(&text[end..]));
+        self.look_at(text, Fold { end, next }, found);
+        if marked != next {
+            self.look_at(text, Fold { end, next: marked }, found);
+        }
+        next.max(end + 1)
+    }
+
+    /// Looks for the literals that a line break divides.
+    fn look_at<'a>(&'a self, text: &[u8], fold: Fold, found: &mut dyn FnMut(Hit<'a>)) {
+        let Fold { end, next } = fold;
         let value = |at: usize| text.get(at).copied().and_then(base64_value);
         if let (Some(last), Some(first)) = (value(end - 1), value(next))
             && next > end
@@ -162,7 +179,6 @@ impl Folded {
                 }
             }
         }
-        next.max(end + 1)
     }
 }
 
@@ -202,14 +218,29 @@ mod tests {
     use crate::keyformat::FormatSet;
     use crate::scan::{Encodings, Engine};
 
-    /// Covers every place of a line break, in the ways in which encoders break lines.
+    /// Covers every place of a line break, in the ways in which encoders break lines, and within the output of
+    /// `git log -p` and quotations.
     #[test]
     fn no_line_break_hides_a_key() {
         let formats = FormatSet::builtin();
         let engine = Engine::new(&formats, Encodings::ALL);
         for id in ["rescind_secret", "rescind_public"] {
             let key = formats.get(id).unwrap().mint().unwrap();
-            for (width, line_break) in [(64, "\n"), (76, "\r\n"), (76, "\n    "), (48, "\r\n\t")] {
+            let breaks = [
+                (64, "\n"),
+                (76, "\r\n"),
+                (76, "\n    "),
+                (48, "\r\n\t"),
+                (64, "\n+"),
+                (76, "\n+"),
+                (76, "\r\n-"),
+                (64, "\n "),
+                (76, "\n+    "),
+                (64, "\n> "),
+                (76, "\n> > "),
+                (76, "\r\n>>\t"),
+            ];
+            for (width, line_break) in breaks {
                 for before in 0..width {
                     let text = format!("{}{}. And so on.", "x".repeat(before), key.expose());
                     let encoded = STANDARD.encode(text);
@@ -217,7 +248,8 @@ mod tests {
                         .as_bytes()
                         .chunks(width)
                         .map(String::from_utf8_lossy);
-                    let text = format!("data:\n{}\n", lines.collect::<Vec<_>>().join(line_break));
+                    let lines = lines.collect::<Vec<_>>().join(line_break);
+                    let text = format!("data:{line_break}{lines}\n");
                     let found = engine.scan(text.as_bytes());
                     assert_eq!(
                         found.len(),

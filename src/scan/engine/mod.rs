@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use super::{Candidate, Encoding, Encodings};
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
-use decode::{Base64, Decoded, Reach, Utf16};
+use decode::{Base64, Decoded, Margin, Reach, Utf16};
 #[cfg(test)]
 pub(super) use folded::LONG_LINE;
 use lines::Spot;
@@ -32,7 +32,7 @@ use scanner::Scanner;
 use search::Search;
 
 /// Revision of the engine. Incremented when it finds more, or something else, in the same text.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 
 /// Size in bytes of the pieces in which a text passes through the searches, so that it stays in the cache between
 /// them.
@@ -245,12 +245,15 @@ impl Engine {
             }
             Form::Utf16 => utf16(format, near, at, base + start as u64, decoded)?,
             Form::Base64(alignment) => {
-                let encoded = Base64 { at, alignment };
-                if !format.may_stand_between(encoded.before(near), encoded.after(near, literal)) {
-                    return None;
-                }
-                decoded.base64(near, encoded, reach_in(format))?;
-                let (range, value) = matching(format, decoded)?;
+                let mut margins = Margin::ALL.into_iter();
+                let (range, value) = margins.find_map(|margin| {
+                    let encoded = Base64 {
+                        at,
+                        alignment,
+                        margin,
+                    };
+                    base64(format, near, encoded, decoded)
+                })?;
                 (range, Encoding::Base64, value)
             }
         };
@@ -293,6 +296,24 @@ fn utf16(
         let (range, value) = matching(format, decoded)?;
         Some((range, encoding, value))
     })
+}
+
+/// Decodes base64 around a hit.
+fn base64(
+    format: &KeyFormat,
+    near: &[u8],
+    encoded: Base64,
+    decoded: &mut Decoded,
+) -> Option<(Range<usize>, KeyValue)> {
+    if !encoded.margin.differs(near) {
+        return None;
+    }
+    let after = encoded.after(near, format.literal().len());
+    if !format.may_stand_between(encoded.before(near), after) {
+        return None;
+    }
+    decoded.base64(near, encoded, reach_in(format))?;
+    matching(format, decoded)
 }
 
 /// Returns how much has to be decoded around a literal: a key, and its neighbors.

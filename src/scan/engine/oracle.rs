@@ -69,8 +69,14 @@ static SHAPES: LazyLock<[(&KeyFormat, Regex); 3]> = LazyLock::new(|| {
     ]
     .map(|(id, shape)| (FORMATS.get(id).unwrap(), Regex::new(shape).unwrap()))
 });
-static BASE64: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?-u)[0-9A-Za-z+/_-]+(?:\r?\n[ \t]*[0-9A-Za-z+/_-]+)*").unwrap());
+/// A line break with the margin of the next line: of blanks alone, and with marks as well.
+static FOLDS: LazyLock<[Regex; 2]> = LazyLock::new(|| {
+    [
+        r"(?-u)^\r?\n[ \t]*",
+        r"(?-u)^\r?\n[ \t]*(?:[+-][ \t]*|>[> \t]*)?",
+    ]
+    .map(|fold| Regex::new(fold).unwrap())
+});
 
 /// Returns all candidates in a text that is not encoded, including overlapping ones.
 fn plain(text: &[u8]) -> Vec<(usize, String)> {
@@ -126,23 +132,39 @@ fn utf16(text: &[u8]) -> BTreeSet<Place> {
         .collect()
 }
 
+/// Returns the characters of base64 in a text and their offsets, in runs that only single line breaks divide.
+fn runs(text: &[u8], fold: &Regex) -> Vec<Vec<(usize, u8)>> {
+    let is_base64 = |at: usize| {
+        let byte = text.get(at);
+        byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte))
+    };
+    let mut runs = vec![Vec::new()];
+    let mut at = 0;
+    while at < text.len() {
+        if is_base64(at) {
+            let standard = match text[at] {
+                b'-' => b'+',
+                b'_' => b'/',
+                byte => byte,
+            };
+            runs.last_mut().unwrap().push((at, standard));
+            at += 1;
+            continue;
+        }
+        let folded = fold.find(&text[at..]).map_or(0, |found| found.end());
+        // What is a mark of a line is one whatever was before.
+        at += folded.max(1);
+        if folded == 0 || !is_base64(at) {
+            runs.push(Vec::new());
+        }
+    }
+    runs.retain(|run| !run.is_empty());
+    runs
+}
+
 fn in_base64(text: &[u8]) -> BTreeSet<Place> {
     let mut all = BTreeSet::new();
-    for run in BASE64.find_iter(text) {
-        let characters: Vec<(usize, u8)> = run
-            .as_bytes()
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| !byte.is_ascii_whitespace())
-            .map(|(at, byte)| {
-                let standard = match byte {
-                    b'-' => b'+',
-                    b'_' => b'/',
-                    byte => *byte,
-                };
-                (run.start() + at, standard)
-            })
-            .collect();
+    for characters in FOLDS.iter().flat_map(|fold| runs(text, fold)) {
         for missing in 0..4 {
             // Characters added before and after to complete groups of four, and the bytes that they add.
             let mut encoded = vec![b'A'; missing];
@@ -157,7 +179,7 @@ fn in_base64(text: &[u8]) -> BTreeSet<Place> {
                 let is_seen = literals(&value).any(|literal| {
                     let start = (first + at + literal.start) * 8 / 6 - missing;
                     let end = ((first + at + literal.end) * 8 - 1) / 6 - missing;
-                    (start..end).all(|last| is_whole_or_long(&characters, last))
+                    (start..end).all(|last| is_whole_or_long(text, &characters, last))
                 });
                 if is_seen {
                     all.insert((origin as u64, Encoding::Base64, value));
@@ -179,11 +201,11 @@ fn literals(value: &str) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Returns whether no line ends after this character, or the line that does is long enough.
-fn is_whole_or_long(characters: &[(usize, u8)], last: usize) -> bool {
-    let goes_on = |pair: &[(usize, u8)]| pair[1].0 == pair[0].0 + 1;
-    let line = last.checked_sub(LONG_LINE - 1);
-    goes_on(&characters[last..last + 2])
-        || line.is_some_and(|start| characters[start..=last].windows(2).all(goes_on))
+fn is_whole_or_long(text: &[u8], characters: &[(usize, u8)], last: usize) -> bool {
+    let (end, next) = (characters[last].0 + 1, characters[last + 1].0);
+    let line = end.checked_sub(LONG_LINE).map(|start| &text[start..end]);
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
+    next == end || line.is_some_and(|line| line.iter().all(is_base64))
 }
 
 fn oracle(text: &[u8]) -> BTreeSet<Place> {
@@ -252,7 +274,16 @@ fn encoded() -> impl Strategy<Value = Vec<u8>> {
 
 /// Returns base64 in lines of about as many characters as the engine requires.
 fn wrapped() -> impl Strategy<Value = Vec<u8>> {
-    let line_break = prop_oneof![Just("\n"), Just("\r\n"), Just("\n  "), Just("\n\n")];
+    let line_break = prop_oneof![
+        Just("\n"),
+        Just("\r\n"),
+        Just("\n  "),
+        Just("\n\n"),
+        Just("\n+"),
+        Just("\r\n-"),
+        Just("\n+  "),
+        Just("\n> > "),
+    ];
     let around = "[ -~]{0,60}";
     (around, key(), around, 40..80_usize, line_break).prop_map(
         |(before, key, after, width, line_break)| {
@@ -268,7 +299,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
         4 => encoded(),
         3 => wrapped(),
         2 => "[ \n\t]{1,3}".prop_map(String::into_bytes),
-        1 => "(\r\n|\n  |=|==|\\PC|[A-Za-z0-9+/]{1,9})".prop_map(String::into_bytes),
+        1 => "(\r\n|\n  |\n[+> -]{1,3}|=|==|\\PC|[A-Za-z0-9+/]{1,9})".prop_map(String::into_bytes),
         1 => prop::collection::vec(any::<u8>(), 0..300),
         1 => (0..9usize).prop_map(|count| vec![0; count]),
     ];

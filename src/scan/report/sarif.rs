@@ -9,10 +9,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::{Value, json};
 
 use super::super::{
-    Engine, Finding, GitObject, LostObject, Match, Redactor, STANDARD_INPUT, Summary, Unread,
-    visible_json,
+    Engine, Finding, GitKind, GitObject, LostObject, Match, Part, Redactor, STANDARD_INPUT,
+    Summary, Unread, visible_json,
 };
-use super::printable;
+use super::{printable, shown_id};
 use crate::keyformat::{KeyFormat, Sha256Digest};
 
 const SCHEMA: &str =
@@ -23,6 +23,12 @@ const ROOT: &str = "SRCROOT";
 
 /// Name of the fingerprint, with the version of its computation.
 const FINGERPRINT: &str = "rescindCandidate/v1";
+
+/// The one name of a fingerprint that GitHub looks at. It is not of a line here, so that it stays when lines move.
+const FINGERPRINT_OF_GITHUB: &str = "primaryLocationLineHash";
+
+/// Where the tool is described.
+const INFORMATION: &str = env!("CARGO_PKG_REPOSITORY");
 
 /// Bytes that paths in a URI are written without: all but RFC 3986's unreserved characters and slashes.
 const NOT_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
@@ -129,6 +135,7 @@ impl<'a> Sarif<'a> {
         let rules: Vec<Value> = self.engine.formats().map(rule).collect();
         let tool = json!({"driver": {
             "name": "Rescind",
+            "informationUri": INFORMATION,
             "version": env!("CARGO_PKG_VERSION"),
             "semanticVersion": env!("CARGO_PKG_VERSION"),
             "rules": rules,
@@ -146,14 +153,18 @@ impl<'a> Sarif<'a> {
         let candidate = &finding.candidate;
         let format = &*candidate.format;
         let rule = self.engine.formats().position(|rule| rule.id() == format);
+        let fingerprint = self.fingerprint(finding);
         let mut result = json!({
             "ruleId": format,
             "ruleIndex": rule,
             "level": "error",
             "message": {"text": message(finding, known)},
             "locations": [self.location(finding)],
-            "partialFingerprints": {FINGERPRINT: self.fingerprint(finding)},
-            "properties": properties(finding),
+            "partialFingerprints": {
+                FINGERPRINT: fingerprint,
+                FINGERPRINT_OF_GITHUB: fingerprint,
+            },
+            "properties": properties(finding, self.redactor),
         });
         if *known != Match::NotAsked {
             result["properties"]["key"] = json!(known);
@@ -161,29 +172,49 @@ impl<'a> Sarif<'a> {
         result
     }
 
+    /// Returns the location of a finding. GitHub refuses a whole log if one location in it has no file and no line, so
+    /// that whatever is in no file is said to be in the one in which git keeps it.
     fn location(&self, finding: &Finding) -> Value {
         let candidate = &finding.candidate;
-        let mut region = json!({
-            "startLine": candidate.line,
-            "startColumn": candidate.character,
-        });
-        // A region without an end extends to the end of its line.
-        if let Some(characters) = candidate.characters {
-            region["endColumn"] = json!(candidate.character + characters);
+        let region = match finding.part {
+            Part::Name => json!({"startLine": 1}),
+            Part::Contents => {
+                let mut region = json!({
+                    "startLine": candidate.line,
+                    "startColumn": candidate.character,
+                });
+                // A region without an end extends to the end of its line.
+                if let Some(characters) = candidate.characters {
+                    region["endColumn"] = json!(candidate.character + characters);
+                }
+                region
+            }
+        };
+        let (artifact, logical) = match (&finding.path, &finding.object) {
+            (Some(path), _) => (self.artifact(path), None),
+            (None, Some(object)) => {
+                let id = shown_id(self.redactor, object);
+                let kind = object.kind.name();
+                let logical = json!([{
+                    "name": id,
+                    "fullyQualifiedName": format!("{kind} {id}"),
+                    "kind": kind,
+                }]);
+                (
+                    artifact(place_in_git(object, &id).as_bytes()),
+                    Some(logical),
+                )
+            }
+            (None, None) => (artifact(b".git"), None),
+        };
+        let mut location = json!({"physicalLocation": {
+            "artifactLocation": artifact,
+            "region": region,
+        }});
+        if let Some(logical) = logical {
+            location["logicalLocations"] = logical;
         }
-        match (&finding.path, &finding.object) {
-            (Some(path), _) => json!({"physicalLocation": {
-                "artifactLocation": self.artifact(path),
-                "region": region,
-            }}),
-            // A message is not part of a file.
-            (None, Some(GitObject { kind, id, .. })) => json!({"logicalLocations": [{
-                "name": id,
-                "fullyQualifiedName": format!("{} {id}", kind.name()),
-                "kind": kind.name(),
-            }]}),
-            (None, None) => json!({}),
-        }
+        location
     }
 
     /// Returns the location of a file: a URI that preserves every byte of the path, unless the path contains a key.
@@ -206,7 +237,11 @@ impl<'a> Sarif<'a> {
             Some(path) => path.as_os_str().as_encoded_bytes(),
             None => b"",
         };
-        let digest = Sha256Digest::of(&[b"rescind candidate\0", &key[..], place].concat());
+        let part: &[u8] = match finding.part {
+            Part::Contents => b"",
+            Part::Name => b"\0name",
+        };
+        let digest = Sha256Digest::of(&[b"rescind candidate\0", &key[..], place, part].concat());
         let seen = self.seen.entry(digest).or_default();
         *seen += 1;
         format!("{}:{seen}", digest.to_hex())
@@ -218,11 +253,12 @@ fn rule(format: &KeyFormat) -> Value {
                   To rewrite the history does not make a key secret again.";
     json!({
         "id": format.id(),
+        "name": format.id(),
         "shortDescription": {"text": format.description()},
         "fullDescription": {"text": format!(
             "{}: shape and checksum are those of the key format {}.", format.description(), format.id()
         )},
-        "help": {"text": remedy},
+        "help": {"text": remedy, "markdown": remedy},
         "defaultConfiguration": {"level": "error"},
         "properties": {
             "tags": ["security", "secret"],
@@ -240,31 +276,44 @@ fn message(finding: &Finding, known: &Match) -> String {
         Match::Unknown => ", unknown to the key store".to_owned(),
         Match::Known(key) => format!(", the {} key {}", key.state, key.id),
     };
+    let place = match finding.part {
+        Part::Contents => "",
+        Part::Name => " in the name",
+    };
     format!(
-        "{} is a candidate of the key format {}, written in {}{what}.",
+        "{} is a candidate of the key format {}, written in {}{place}{what}.",
         candidate.display,
         candidate.format,
         candidate.encoding.name()
     )
 }
 
-fn properties(finding: &Finding) -> Value {
+/// Returns the path of the file in which git keeps an object or a reference, unless it packed it together with others.
+/// No repository tracks such a path.
+fn place_in_git(object: &GitObject, shown: &str) -> String {
+    if object.kind == GitKind::Reference {
+        return format!(".git/{shown}");
+    }
+    let (start, rest) = shown.split_at_checked(2).unwrap_or((shown, ""));
+    format!(".git/objects/{start}/{rest}")
+}
+
+fn properties(finding: &Finding, redactor: &Redactor) -> Value {
     let candidate = &finding.candidate;
     let mut properties = json!({
         "candidate": candidate.display,
         "encoding": candidate.encoding.name(),
-        "offset": candidate.offset,
     });
+    match finding.part {
+        Part::Contents => properties["offset"] = json!(candidate.offset),
+        Part::Name => properties["in"] = json!("name"),
+    }
     if let Some(object) = &finding.object {
-        properties["object"] = json!({"kind": object.kind.name(), "id": object.id});
+        let id = shown_id(redactor, object);
+        properties["object"] = json!({"kind": object.kind.name(), "id": id});
         if let Some(commit) = &object.commit {
             properties["commit"] = json!(commit);
         }
-    }
-    // A place in a message has no region, since a region requires a file.
-    if finding.path.is_none() {
-        properties["line"] = json!(candidate.line);
-        properties["column"] = json!(candidate.character);
     }
     properties
 }

@@ -6,7 +6,9 @@ use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use super::command::Repository;
-use super::objects::{Contents, Entry, Kind, broken};
+use super::folder::{Entries, EntryKind, extend, hexadecimal};
+use super::objects::{Contents, READ_MAX, broken, hash, top_folder};
+use super::trail::Trail;
 use super::{Closed, HistoryError, Outlet};
 use crate::scan::{GitKind, LostObject};
 use crate::tree::open::path_of;
@@ -16,9 +18,6 @@ pub(super) const LACKS: &str = "the repository lacks this object";
 
 /// Maximum number of missing objects that are identified. A partial clone may lack millions.
 const EXPLAINED_MAX: usize = 100_000;
-
-/// Maximum size in bytes of a folder, commit or tag that is read for its references.
-const READ_MAX: u64 = 64 << 20;
 
 /// Missing objects, and what is known of them from the objects that refer to them.
 #[derive(Debug, Default)]
@@ -68,16 +67,25 @@ impl Lost {
     /// Searches every existing commit, folder and tag for references to the missing objects.
     fn explain(&mut self, repository: &Repository) -> Result<(), HistoryError> {
         let mut contents = Contents::of_references(repository)?;
-        let mut text = Vec::new();
-        while let Some(Entry { kind, id, path }) = contents.next()? {
-            text.clear();
+        let mut trail = Trail::default();
+        while let Some(entry) = contents.next()? {
+            let mut text = Vec::new();
             let read = contents.by_ref().take(READ_MAX).read_to_end(&mut text);
             read.map_err(broken)?;
-            match kind {
-                Kind::Folder => self.look_into_folder(&text, id.len() / 2, path.as_ref()),
-                Kind::Text(GitKind::Commit) => self.look_into_commit(&text),
-                Kind::Text(GitKind::Tag) => self.look_into_tag(&text),
-                Kind::Text(GitKind::Blob) | Kind::Missing => {}
+            match entry.kind {
+                Some(GitKind::Tree) => {
+                    let place = trail.place(&hash(&entry.id));
+                    self.look_into_folder(&text, entry.id.len() / 2, place.path.as_deref());
+                    trail.enter(place.path.as_deref(), text);
+                }
+                Some(GitKind::Commit) => {
+                    self.look_into_commit(&text);
+                    if let Some(top) = top_folder(&text) {
+                        trail.begin(&entry.id, top);
+                    }
+                }
+                Some(GitKind::Tag) => self.look_into_tag(&text),
+                Some(GitKind::Blob | GitKind::Reference) | None => {}
             }
         }
         contents.finish().map(drop)
@@ -115,25 +123,18 @@ impl Lost {
         }
     }
 
-    /// Parses the entries of a folder: a mode, a name, a zero byte and a hash of `width` bytes each.
-    fn look_into_folder(&mut self, mut text: &[u8], width: usize, path: Option<&PathBuf>) {
-        while let Some(end) = text.iter().position(|byte| *byte == 0) {
-            let Some(hash) = text.get(end + 1..end + 1 + width) else {
-                return;
+    fn look_into_folder(&mut self, text: &[u8], width: usize, path: Option<&[u8]>) {
+        for entry in Entries::from(text, 0, width) {
+            let kind = match entry.kind {
+                EntryKind::Folder => "tree",
+                EntryKind::File => "blob",
+                EntryKind::Submodule => continue,
             };
-            let entry = &text[..end];
-            text = &text[end + 1 + width..];
-            let space = entry.iter().position(|byte| *byte == b' ');
-            let (mode, name) = entry.split_at(space.unwrap_or_default());
-            let kind = match mode {
-                b"40000" | b"040000" => "tree",
-                // The commit of a submodule belongs to another repository.
-                b"160000" => continue,
-                _ => "blob",
-            };
-            let name = path_of(name.get(1..).unwrap_or_default());
-            let path = path.map_or_else(|| name.clone(), |folder| folder.join(&name));
-            self.know(&hexadecimal(hash), kind, Some(path));
+            let id = hexadecimal(entry.hash);
+            if self.ids.contains(&id) {
+                let path = extend(path.unwrap_or_default(), entry.name);
+                self.know(&id, kind, Some(path_of(&path)));
+            }
         }
     }
 }
@@ -153,20 +154,12 @@ pub(super) fn lacking(
     let mut contents = Contents::of_names(repository, names)?;
     let mut lacking = BTreeSet::new();
     while let Some(entry) = contents.next()? {
-        if entry.kind == Kind::Missing {
+        if entry.kind.is_none() {
             lacking.insert(entry.id);
         }
     }
     contents.finish()?;
     Ok(lacking)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
-    let digits = bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
-    digits.collect()
 }
 
 /// Reads object names, one per line, from a file of at most `max` bytes that may be anything. A file that does not
@@ -210,7 +203,7 @@ mod tests {
         lost.look_into_folder(
             b"100644 a b\0\xdd160000 module\x00\xee40000 cut off\0",
             1,
-            Some(&PathBuf::from("folder")),
+            Some(b"folder"),
         );
         let at = |path: &str| Some(PathBuf::from(path));
         let known: Vec<_> = lost.known.into_iter().collect();
@@ -223,6 +216,5 @@ mod tests {
                 ("dd".to_owned(), ("blob", at("folder/a b"))),
             ]
         );
-        assert_eq!(hexadecimal(&[0x0f, 0xa0]), "0fa0");
     }
 }

@@ -5,15 +5,20 @@
 //! History is what branches, tags, stashes, notes and every other reference lead to. Git lists the objects and writes
 //! them out one after the other; nothing is checked out. The repository is somebody else's: nothing that its
 //! configuration names is run ([`command`]), and what reads contents does not even see its configuration ([`lender`]);
-//! nothing has it wait without end ([`special`], [`silence`]). Of a history each file's contents are scanned once,
-//! however many commits have it, and the messages of commits and annotated tags.
+//! nothing has it wait without end ([`special`], [`silence`]).
+//!
+//! The texts of a repository are its objects, as the daemon fetches them: contents of files, folders with the names
+//! in them, commits and annotated tags with messages and authors; and the names of references. Each object is read
+//! once, however many commits and paths lead to it: 13 objects can name 1,000,000,000 files.
 
-mod changes;
 mod command;
+mod compare;
+mod folder;
+mod history;
 mod lender;
 mod lost;
 mod objects;
-mod origins;
+mod references;
 mod running;
 mod shallow;
 mod silence;
@@ -21,21 +26,21 @@ mod since;
 mod special;
 mod staged;
 mod start;
+mod tracked;
+mod trail;
 mod wanted;
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::SyncSender;
+use std::path::PathBuf;
 
 use super::Event;
 use super::outlet::{Closed, Outlet};
-use crate::scan::{Counters, Engine, Finding, GitKind, GitObject, Scanner};
-use command::Repository;
-use lost::Lost;
-use objects::{Contents, Entry, Kind};
+use crate::scan::{Counters, Engine};
 
+pub use history::scan_history;
 pub use since::scan_since;
 pub use staged::scan_staged;
+pub(super) use tracked::Tracked;
 
 /// Error that prevents a repository from being scanned, or from being scanned completely.
 #[derive(Debug, thiserror::Error)]
@@ -118,87 +123,32 @@ impl HistoryError {
     }
 }
 
-/// Scans the whole history of the repository at `path`, and reports to `counters` and `events`.
-///
-/// Returns early, without an error, once the receiver of `events` is dropped.
-///
-/// # Errors
-/// Returns an error if git is not installed, `path` is not a repository, or git fails. Everything found before the
-/// failure has been reported.
-pub fn scan_history(
-    path: &Path,
-    engine: &Engine,
-    counters: &Counters,
-    events: &SyncSender<Event>,
-) -> Result<(), HistoryError> {
-    let outlet = Outlet { counters, events };
-    let repository = Repository::open(path)?;
-    let mut findings = Vec::new();
-    // A failure of git must not hide what was found before it.
-    let read = scan_objects(&repository, path, engine, outlet, &mut findings);
-    if let Err(error) = origins::trace(&repository, &mut findings) {
-        let _ = outlet.unread(path, error.to_string());
-    }
-    for finding in findings {
-        if outlet.found(finding) == Err(Closed) {
-            break;
-        }
-    }
-    read
+/// Reason that a scan ends before everything was read.
+#[derive(Debug)]
+enum Stop {
+    /// Nobody listens any more.
+    Closed,
+    Failed(HistoryError),
 }
 
-/// Scans every object. Findings in files do not have their commit yet.
-fn scan_objects(
-    repository: &Repository,
-    path: &Path,
-    engine: &Engine,
-    outlet: Outlet<'_>,
-    findings: &mut Vec<Finding>,
-) -> Result<(), HistoryError> {
-    let mut scanner = Scanner::new(engine);
-    let mut lost = Lost::default();
-    for parent in shallow::see_through(repository)?.into_values().flatten() {
-        lost.add_commit(parent);
-    }
-    let mut contents = Contents::of_history(repository)?;
-    while let Some(Entry { kind, id, path }) = contents.next()? {
-        let Kind::Text(kind) = kind else {
-            if lost.add(id, outlet) == Err(Closed) {
-                return Ok(());
-            }
-            continue;
-        };
-        let read = scanner.scan(&mut contents, &mut |candidate| {
-            findings.push(Finding {
-                path: path.clone().filter(|_| kind == GitKind::Blob),
-                object: Some(GitObject {
-                    kind,
-                    id: id.clone(),
-                    commit: (kind == GitKind::Commit).then(|| id.clone()),
-                }),
-                candidate,
-            });
-        });
-        outlet.counters.scanned(read.map_err(objects::broken)?);
-    }
-    let passed_over = contents.finish();
-    // Missing objects are named whether or not git completed.
-    if lost.report(repository, outlet) == Err(Closed) {
-        return Ok(());
-    }
-    for complaint in passed_over?
-        .into_iter()
-        .chain(broken_references(repository)?)
-    {
-        if outlet.unread(path, complaint) == Err(Closed) {
-            break;
+impl Stop {
+    /// Converts the result of a scan: that nobody listens is no failure.
+    fn end(scanned: Result<(), Self>) -> Result<(), HistoryError> {
+        match scanned {
+            Ok(()) | Err(Self::Closed) => Ok(()),
+            Err(Self::Failed(error)) => Err(error),
         }
     }
-    Ok(())
 }
 
-/// Returns git's messages about broken references, which it skips silently when listing objects.
-fn broken_references(repository: &Repository) -> Result<Vec<String>, HistoryError> {
-    let (_, _, complaints) = repository.answer(&["for-each-ref", "--format="])?;
-    Ok(running::left_out(&complaints))
+impl From<Closed> for Stop {
+    fn from(Closed: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<HistoryError> for Stop {
+    fn from(error: HistoryError) -> Self {
+        Self::Failed(error)
+    }
 }

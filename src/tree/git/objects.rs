@@ -1,8 +1,7 @@
 //! Listing of the objects of a history, and reading of their contents.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::path::PathBuf;
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::process::{ChildStdin, Stdio};
 use std::thread::{self, JoinHandle};
 
 use super::HistoryError;
@@ -10,34 +9,29 @@ use super::command::Repository;
 use super::running::Running;
 use super::silence::Listening;
 use crate::scan::GitKind;
-use crate::tree::open::path_of;
 
 const LIST: &str = "list the objects of the history";
 const READ: &str = "read an object";
 
+/// Maximum size in bytes of a folder that is read.
+pub(super) const READ_MAX: u64 = 64 << 20;
+
+/// Format in which git says what an object is before it writes it out.
+const HEAD: &str = "--batch=%(objectname) %(objecttype) %(objectsize)";
+
 /// Object of a history.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) kind: Kind,
+    /// Type of the object. `None` if another one refers to it but the repository lacks it, because it is a partial
+    /// clone or damaged.
+    pub(super) kind: Option<GitKind>,
     /// Object name: a hash in hexadecimal.
     pub(super) id: String,
-    /// A path at which some commit has the object.
-    pub(super) path: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Text(GitKind),
-    /// Folder, which has no text.
-    Folder,
-    /// Object that another one refers to but the repository lacks, because it is a partial clone or damaged.
-    Missing,
 }
 
 /// Objects of a history, one after another. Reading from it reads the contents of the current one.
 ///
-/// One process writes the objects out, and a thread sends it their names. If the names come from other processes,
-/// those are kept until they end.
+/// One process writes the objects out, whose names come from another one or from a thread.
 pub(super) struct Contents {
     output: BufReader<Listening>,
     /// Number of bytes of the current object that have not been read.
@@ -45,35 +39,26 @@ pub(super) struct Contents {
     /// Set once an object was read, whose contents a line feed follows.
     started: bool,
     line: Vec<u8>,
-    feeder: JoinHandle<io::Result<()>>,
+    feeder: Option<JoinHandle<io::Result<()>>>,
     processes: Vec<Running>,
 }
 
 impl Contents {
-    /// Starts reading all objects of the history that have a text, and those that are missing. Two more processes
-    /// take part: one lists all objects, the other determines which of them are folders.
+    /// Starts reading all objects of the history, each once: after the first commit that has it and after the folder
+    /// that it is in, older commits first. Missing ones come last.
     pub(super) fn of_history(repository: &Repository) -> Result<Self, HistoryError> {
-        Self::of_kinds(repository, |kind| kind != b"tree")
+        Self::of_list(repository, &[])
     }
 
-    /// Starts reading the objects of the history that refer to others: commits, folders and tags.
+    /// Starts reading the objects of the history that refer to others, in the same order: commits, folders and tags.
     pub(super) fn of_references(repository: &Repository) -> Result<Self, HistoryError> {
-        Self::of_kinds(repository, |kind| !matches!(kind, b"blob" | b"missing"))
+        Self::of_list(repository, &["--filter=blob:none"])
     }
 
-    fn of_kinds(repository: &Repository, wanted: fn(&[u8]) -> bool) -> Result<Self, HistoryError> {
-        let mut list = list_objects(repository)?;
+    fn of_list(repository: &Repository, more: &[&str]) -> Result<Self, HistoryError> {
+        let mut list = list_objects(repository, more)?;
         let objects = list.stdout().map_err(broken)?;
-        let arguments = [
-            "cat-file",
-            "--batch-check=%(objectname) %(objecttype) %(rest)",
-            "--buffer",
-        ];
-        let mut check = repository.start_reading(LIST, &arguments, Stdio::from(objects))?;
-        let kinds = BufReader::new(check.stdout().map_err(broken)?);
-        Self::start(repository, vec![list, check], move |names| {
-            feed(kinds, wanted, names)
-        })
+        Self::start(repository, Stdio::from(objects), vec![list])
     }
 
     /// Starts reading the named objects, in this order and without a path.
@@ -81,27 +66,20 @@ impl Contents {
         repository: &Repository,
         names: Vec<String>,
     ) -> Result<Self, HistoryError> {
-        Self::start(repository, Vec::new(), move |mut wanted| {
-            for name in names {
-                writeln!(wanted, "{name}")?;
-            }
-            wanted.flush()
-        })
+        let mut contents = Self::start(repository, Stdio::piped(), Vec::new())?;
+        let input = contents.processes.iter_mut().find_map(Running::stdin);
+        contents.feeder = input.map(|input| thread::spawn(move || feed(&names, input)));
+        Ok(contents)
     }
 
-    /// Starts the process that writes out the objects named by `feed`.
+    /// Starts the process that writes out the objects named by `names`, which come from `processes`.
     fn start(
         repository: &Repository,
+        names: Stdio,
         mut processes: Vec<Running>,
-        feed: impl FnOnce(BufWriter<ChildStdin>) -> io::Result<()> + Send + 'static,
     ) -> Result<Self, HistoryError> {
-        let arguments = [
-            "cat-file",
-            "--batch=%(objectname) %(objecttype) %(objectsize) %(rest)",
-            "--buffer",
-        ];
-        let mut read = repository.start_reading(READ, &arguments, Stdio::piped())?;
-        let wanted = read.stdin();
+        let arguments = ["cat-file", HEAD, "--buffer"];
+        let mut read = repository.start_reading(READ, &arguments, names)?;
         let others: Vec<&Running> = processes.iter().collect();
         let output = read.listen(&others).map_err(broken)?;
         let output = BufReader::with_capacity(128 << 10, output);
@@ -111,11 +89,7 @@ impl Contents {
             left: 0,
             started: false,
             line: Vec::new(),
-            feeder: thread::spawn(move || match wanted.map(BufWriter::new).map(feed) {
-                // The reader exited, and reports why unless it was asked to.
-                Some(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-                told => told.unwrap_or(Ok(())),
-            }),
+            feeder: None,
             processes,
         })
     }
@@ -123,28 +97,14 @@ impl Contents {
     /// Advances to the next object, whose contents can then be read from `self`. Returns `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Entry>, HistoryError> {
         self.skip_rest().map_err(broken)?;
-        self.line.clear();
-        let read = self.output.read_until(b'\n', &mut self.line);
-        if read.map_err(broken)? == 0 {
+        let Some((entry, size)) = read_head(&mut self.output, &mut self.line).map_err(broken)?
+        else {
             return Ok(None);
-        }
-        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
-        let mut words = line.splitn(4, |byte| *byte == b' ');
-        let id = words.next().unwrap_or_default();
-        let kind = words.next().unwrap_or_default();
-        let size = words.next().map(String::from_utf8_lossy);
-        let path = words.next().filter(|path| !path.is_empty()).map(path_of);
-        let id = String::from_utf8_lossy(id)
-            .trim_start_matches('?')
-            .to_owned();
-        let kind = match (kind_of(kind), size.and_then(|size| size.parse().ok())) {
-            (Some(kind), Some(size)) => {
-                (self.left, self.started) = (size, true);
-                kind
-            }
-            _ => Kind::Missing,
         };
-        Ok(Some(Entry { kind, id, path }))
+        if entry.kind.is_some() {
+            (self.left, self.started) = (size, true);
+        }
+        Ok(Some(entry))
     }
 
     fn skip_rest(&mut self) -> io::Result<()> {
@@ -158,7 +118,7 @@ impl Contents {
     /// Waits for all processes. Success means that all objects were listed, except for those that git reports to
     /// have skipped, which are returned.
     pub(super) fn finish(self) -> Result<Vec<String>, HistoryError> {
-        let fed = self.feeder.join();
+        let fed = self.feeder.map_or(Ok(Ok(())), JoinHandle::join);
         let mut passed_over = Vec::new();
         for process in self.processes {
             passed_over.extend(process.finish()?);
@@ -180,16 +140,122 @@ impl Read for Contents {
     }
 }
 
-/// Starts listing every object reachable from a reference, with a path if it has one.
-fn list_objects(repository: &Repository) -> Result<Running, HistoryError> {
+/// Objects of a repository, each read when it is asked for.
+pub(super) struct Lookup {
+    input: Option<ChildStdin>,
+    output: BufReader<Listening>,
+    line: Vec<u8>,
+    process: Running,
+}
+
+/// Answer to a request for an object.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The object, with at most the number of bytes that was asked for, and whether these are all.
+    Read(GitKind, Vec<u8>, bool),
+    /// The repository lacks the object.
+    Missing,
+}
+
+impl Lookup {
+    pub(super) fn new(repository: &Repository) -> Result<Self, HistoryError> {
+        let mut process = repository.start_reading(READ, &["cat-file", HEAD], Stdio::piped())?;
+        Ok(Self {
+            input: process.stdin(),
+            output: BufReader::new(process.listen(&[]).map_err(broken)?),
+            line: Vec::new(),
+            process,
+        })
+    }
+
+    /// Reads up to `max` bytes of an object.
+    pub(super) fn get(&mut self, id: &str, max: u64) -> Result<Answer, HistoryError> {
+        match self.try_get(id, max) {
+            Ok(Some(answer)) => Ok(answer),
+            // Git ended, and says why.
+            Ok(None) => self.why_it_ended(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(broken(error)),
+            Err(error) => self.why_it_ended(error),
+        }
+    }
+
+    fn try_get(&mut self, id: &str, max: u64) -> io::Result<Option<Answer>> {
+        if let Some(input) = &mut self.input {
+            writeln!(input, "{id}")?;
+        }
+        let Some((entry, size)) = read_head(&mut self.output, &mut self.line)? else {
+            return Ok(None);
+        };
+        let Some(kind) = entry.kind else {
+            return Ok(Some(Answer::Missing));
+        };
+        let mut text = Vec::new();
+        let read = self
+            .output
+            .by_ref()
+            .take(size.min(max))
+            .read_to_end(&mut text)? as u64;
+        if read < size.min(max) {
+            return Ok(None);
+        }
+        // A line feed follows.
+        io::copy(
+            &mut self.output.by_ref().take(size - read + 1),
+            &mut io::sink(),
+        )?;
+        Ok(Some(Answer::Read(kind, text, read == size)))
+    }
+
+    fn why_it_ended(&mut self, error: io::Error) -> Result<Answer, HistoryError> {
+        self.input = None;
+        let (status, complaints) = self.process.end()?;
+        if status.success() {
+            return Err(broken(error));
+        }
+        Err(HistoryError::Failed {
+            what: READ,
+            complaint: super::running::complaint(&complaints),
+        })
+    }
+}
+
+/// Reads what git says of an object before its contents, and its size. Returns `None` at the end.
+fn read_head(output: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<(Entry, u64)>> {
+    line.clear();
+    if output.read_until(b'\n', line)? == 0 {
+        return Ok(None);
+    }
+    let text = String::from_utf8_lossy(line);
+    let mut words = text.split_ascii_whitespace();
+    // The list of objects marks those that are missing.
+    let id = words.next().unwrap_or_default().trim_start_matches('?');
+    let kind = words.next().and_then(kind_of);
+    let size = words.next().and_then(|size| size.parse().ok());
+    let entry = |kind| Entry {
+        kind,
+        id: id.to_owned(),
+    };
+    Ok(Some(match (kind, size) {
+        (Some(kind), Some(size)) => (entry(Some(kind)), size),
+        _ => (entry(None), 0),
+    }))
+}
+
+/// Starts listing every object reachable from a reference.
+fn list_objects(repository: &Repository, more: &[&str]) -> Result<Running, HistoryError> {
     let arguments = [
         "rev-list",
         "--objects",
+        // They would be cut at line breaks.
+        "--no-object-names",
+        "--in-commit-order",
+        "--topo-order",
+        "--reverse",
         "--all",
         "--missing=print",
         "--stdin",
     ];
-    let mut list = repository.start(LIST, &arguments, Stdio::piped())?;
+    let mut list = repository.start(LIST, &[&arguments, more].concat(), Stdio::piped())?;
     list.tell(&stashes(repository)?).map_err(broken)?;
     Ok(list)
 }
@@ -206,38 +272,52 @@ pub(super) fn stashes(repository: &Repository) -> Result<Vec<u8>, HistoryError> 
     })
 }
 
-/// Forwards the names of the objects of the wanted kinds.
-fn feed(
-    mut kinds: BufReader<ChildStdout>,
-    wanted: fn(&[u8]) -> bool,
-    mut names: BufWriter<ChildStdin>,
-) -> io::Result<()> {
-    let mut line = Vec::new();
-    while kinds.read_until(b'\n', &mut line)? > 0 {
-        let mut words = line.splitn(3, |byte| *byte == b' ');
-        let id = words.next().unwrap_or_default();
-        let kind = words.next().unwrap_or_default().trim_ascii_end();
-        match kind {
-            kind if !wanted(kind) => {}
-            b"missing" => names.write_all(&[id, b"\n"].concat())?,
-            _ => {
-                let path = words.next().unwrap_or(b"\n");
-                names.write_all(&[id, b" ", path].concat())?;
-            }
-        }
-        line.clear();
+/// Tells the names of the objects that are to be read.
+fn feed(names: &[String], input: ChildStdin) -> io::Result<()> {
+    let mut input = BufWriter::new(input);
+    let told = names
+        .iter()
+        .try_for_each(|name| writeln!(input, "{name}"))
+        .and_then(|()| input.flush());
+    match told {
+        // The reader exited, and reports why unless it was asked to.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        told => told,
     }
-    names.flush()
 }
 
-fn kind_of(name: &[u8]) -> Option<Kind> {
+fn kind_of(name: &str) -> Option<GitKind> {
     match name {
-        b"blob" => Some(Kind::Text(GitKind::Blob)),
-        b"commit" => Some(Kind::Text(GitKind::Commit)),
-        b"tag" => Some(Kind::Text(GitKind::Tag)),
-        b"tree" => Some(Kind::Folder),
+        "blob" => Some(GitKind::Blob),
+        "commit" => Some(GitKind::Commit),
+        "tag" => Some(GitKind::Tag),
+        "tree" => Some(GitKind::Tree),
         _ => None,
     }
+}
+
+/// Reads the start of a commit, in which its top folder stands.
+pub(super) fn start_of_commit(contents: &mut Contents) -> Result<Vec<u8>, HistoryError> {
+    let mut start = Vec::new();
+    let read = contents.by_ref().take(128).read_to_end(&mut start);
+    read.map_err(broken)?;
+    Ok(start)
+}
+
+/// Returns the hash of the top folder that the start of a commit names.
+pub(super) fn top_folder(start: &[u8]) -> Option<Vec<u8>> {
+    let line = start.split(|byte| *byte == b'\n').next()?;
+    let id = line.strip_prefix(b"tree ")?;
+    std::str::from_utf8(id).ok().map(hash)
+}
+
+/// Returns the bytes of an object name in hexadecimal.
+pub(super) fn hash(id: &str) -> Vec<u8> {
+    let pairs = id.as_bytes().chunks(2);
+    let pairs = pairs.filter_map(|pair| std::str::from_utf8(pair).ok());
+    pairs
+        .filter_map(|pair| u8::from_str_radix(pair, 16).ok())
+        .collect()
 }
 
 pub(super) fn broken(source: io::Error) -> HistoryError {

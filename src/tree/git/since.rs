@@ -1,20 +1,20 @@
 //! Scan of the additions of the commits since another one.
 
-use std::collections::HashSet;
-use std::io::{BufReader, Write};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::mpsc::SyncSender;
-use std::thread;
 
-use super::changes::{After, Changes};
 use super::command::Repository;
-use super::lost::Lost;
+use super::compare::{Comparison, PARENTS_MAX};
+use super::lost::{LACKS, Lost, headers};
+use super::shallow::{self, Cut};
 use super::wanted::{self, Wanted};
-use super::{Closed, Counters, Engine, Event, HistoryError, Outlet, shallow};
-use crate::scan::LostObject;
+use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, references};
+use crate::scan::{LostObject, Scanner};
 
 const LIST: &str = "list the commits and what they add";
+
+/// Number of bytes of a commit that are examined. Its folder and its parents are at the start.
+const START: u64 = 1 << 20;
 
 /// Scans the additions of each commit reachable from `HEAD` but not from `revision`, relative to its parents and
 /// even if a later commit removed them, as well as the messages of these commits. Reports to `counters` and
@@ -39,8 +39,20 @@ pub fn scan_since(
     let unknown = || HistoryError::UnknownRevision {
         revision: revision.to_owned(),
     };
-    let since = repository.commit(revision)?.ok_or_else(unknown)?;
+    let since = repository.commit(revision)?;
     let head = repository.commit("HEAD")?;
+    if head.is_none() {
+        let named = repository.ask(&["rev-parse", "--verify", "--quiet", "HEAD"])?;
+        if let Ok(named) = named {
+            // The revision may well be one of what is behind it.
+            let complaint = format!("{LACKS}: commit {}", String::from_utf8_lossy(&named));
+            return Err(HistoryError::Failed {
+                what: LIST,
+                complaint,
+            });
+        }
+    }
+    let since = since.ok_or_else(unknown)?;
     let head = head.ok_or(HistoryError::NoCommits)?;
     let commits = list(&repository, &format!("{since}..{head}"))?;
     let outlet = Outlet { counters, events };
@@ -49,18 +61,23 @@ pub fn scan_since(
     for parent in parents.flatten() {
         lost.add_commit(parent.clone());
     }
-    let Ok(mut wanted) = added(&repository, &commits, outlet)? else {
-        return Ok(());
-    };
+    let mut comparison = Comparison::new(&repository, engine, outlet)?;
+    let compared = commits
+        .lines()
+        .try_for_each(|commit| add(&mut comparison, commit, &cut, outlet));
+    let mut wanted = comparison.wanted;
     wanted.extend(commits.lines().map(|id| Wanted {
         id: id.to_owned(),
         path: None,
         commit: Some(id.to_owned()),
     }));
-    wanted::scan(&repository, &wanted, engine, outlet)?;
-    // A dropped receiver is no error.
-    let _ = lost.report(&repository, outlet);
-    Ok(())
+    let scanned = || {
+        wanted::scan(&repository, &wanted, engine, outlet)?;
+        references::scan_current(&repository, &Scanner::new(engine), outlet)?;
+        Ok(lost.report(&repository, outlet)?)
+    };
+    // A failure must not hide what was collected before it.
+    Stop::end(scanned().and(compared))
 }
 
 /// Returns the commits of a range, oldest first, one per line.
@@ -74,89 +91,54 @@ fn list(repository: &Repository, range: &str) -> Result<String, HistoryError> {
     Ok(String::from_utf8_lossy(&listed).into_owned())
 }
 
-/// Returns the contents that commits added, each once. Git stops at the first commit whose folders it cannot read.
-/// In that case, every commit is examined separately, and unreadable ones are reported.
-fn added(
-    repository: &Repository,
-    commits: &str,
+/// Collects what a commit adds to its parents.
+fn add(
+    comparison: &mut Comparison<'_>,
+    commit: &str,
+    cut: &Cut,
     outlet: Outlet<'_>,
-) -> Result<Result<Vec<Wanted>, Closed>, HistoryError> {
-    match compare(repository, commits) {
-        Err(HistoryError::Failed { .. }) => {}
-        compared => return compared.map(Ok),
-    }
-    let mut seen = HashSet::new();
-    let mut added = Vec::new();
-    for commit in commits.lines() {
-        match compare(repository, commit) {
-            Ok(wanted) => {
-                added.extend(
-                    wanted
-                        .into_iter()
-                        .filter(|wanted| seen.insert(wanted.id.clone())),
-                );
-            }
-            Err(HistoryError::Failed { complaint, .. }) => {
-                let (kind, id) = ("commit", commit.to_owned());
-                let reason = format!("what it adds cannot be told: {complaint}");
-                if outlet.lost(LostObject { kind, id }, None, reason) == Err(Closed) {
-                    return Ok(Err(Closed));
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Ok(added))
-}
-
-/// Returns the contents that commits added, each once.
-fn compare(repository: &Repository, commits: &str) -> Result<Vec<Wanted>, HistoryError> {
-    let arguments = [
-        "diff-tree",
-        "--stdin",
-        "-r",
-        // Of a merge, only what none of its parents has: the rest came with the parents.
-        "-c",
-        "--root",
-        "--raw",
-        "-z",
-        "--no-abbrev",
-        "--no-renames",
-        "--no-relative",
-    ];
-    let mut compare = repository.start(LIST, &arguments, Stdio::piped())?;
-    let input = compare.stdin();
-    let changes = Changes::new(BufReader::new(compare.listen(&[]).map_err(broken)?));
-    let wanted = thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut input = input?;
-            // If git does not read this, it failed, and reports why at the end.
-            input.write_all(commits.as_bytes()).ok()?;
-            input.write_all(b"\n").ok()
-        });
-        collect(changes)
-    })?;
-    compare.finish()?;
-    Ok(wanted)
-}
-
-fn collect(mut changes: Changes<impl std::io::BufRead>) -> Result<Vec<Wanted>, HistoryError> {
-    let mut seen = HashSet::new();
-    let mut wanted = Vec::new();
-    while let Some(change) = changes.next().map_err(broken)? {
-        if let After::Blob(id) = change.after
-            && seen.insert(id.clone())
+) -> Result<(), Stop> {
+    if let Some(Commit { folder, parents }) = read(comparison, commit)? {
+        // Those of a shallow clone are not there, and are named elsewhere.
+        let cut = cut.get(commit).map_or(&[][..], Vec::as_slice);
+        let mut before = Vec::new();
+        for parent in parents
+            .iter()
+            .filter(|parent| !cut.contains(parent))
+            .take(PARENTS_MAX)
         {
-            wanted.push(Wanted {
-                id,
-                path: Some(change.path),
-                commit: change.commit,
-            });
+            let parent = read(comparison, parent)?;
+            before.extend(parent.map(|parent| parent.folder));
         }
+        comparison.compare(&folder, before, Vec::new(), Some(commit))?;
     }
-    Ok(wanted)
+    if let Some(reason) = comparison.unclear.take() {
+        let (kind, id) = ("commit", commit.to_owned());
+        let reason = format!("what it adds cannot be told: {reason}");
+        outlet.lost(LostObject { kind, id }, None, reason)?;
+    }
+    Ok(())
 }
 
-fn broken(source: std::io::Error) -> HistoryError {
-    HistoryError::Broken { what: LIST, source }
+/// What a commit says of others.
+struct Commit {
+    folder: String,
+    parents: Vec<String>,
+}
+
+/// Reads a commit. If it cannot be read, what is new is unclear.
+fn read(comparison: &mut Comparison<'_>, id: &str) -> Result<Option<Commit>, HistoryError> {
+    let text = comparison.commit(id, START)?.unwrap_or_default();
+    let named = |wanted: &'static str| {
+        let all = headers(&text).filter(move |(name, _)| *name == wanted);
+        all.map(|(_, id)| id.to_owned())
+    };
+    let Some(folder) = named("tree").next() else {
+        comparison
+            .unclear
+            .get_or_insert(format!("{LACKS}: commit {id}"));
+        return Ok(None);
+    };
+    let parents = named("parent").collect();
+    Ok(Some(Commit { folder, parents }))
 }

@@ -231,6 +231,6 @@ fn expect(path: &Path, kind: FileType) -> Result<(), HistoryError> {
     }
     Err(HistoryError::Special {
         path: path.to_owned(),
-        what: crate::tree::files::endless(kind).unwrap_or("a named pipe"),
+        what: crate::tree::open::endless(kind).unwrap_or("a named pipe"),
     })
 }

@@ -1,12 +1,13 @@
 //! Scan of a list of objects.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use super::command::Repository;
 use super::lost::LACKS;
-use super::objects::{Contents, Entry, Kind, broken};
-use super::{Closed, HistoryError, Outlet};
-use crate::scan::{Engine, Finding, GitObject, LostObject, Scanner};
+use super::objects::{Contents, Entry, broken};
+use super::{Outlet, Stop};
+use crate::scan::{Engine, Finding, GitObject, LostObject, Part, Scanner};
 
 /// Object to scan, and its origin.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) fn scan(
     wanted: &[Wanted],
     engine: &Engine,
     outlet: Outlet<'_>,
-) -> Result<(), HistoryError> {
+) -> Result<(), Stop> {
     let names = wanted.iter().map(|wanted| wanted.id.clone()).collect();
     let mut contents = Contents::of_names(repository, names)?;
     let mut scanner = Scanner::new(engine);
@@ -34,12 +35,11 @@ pub(super) fn scan(
         let Some(entry) = contents.next()? else {
             break;
         };
-        if scan_one(&mut contents, &entry, wanted, &mut scanner, outlet)? == Err(Closed) {
-            return Ok(());
-        }
+        scan_one(&mut contents, &entry, wanted, &mut scanner, outlet)?;
     }
     // Complaints of git were reported with their objects.
-    contents.finish().map(drop)
+    contents.finish()?;
+    Ok(())
 }
 
 fn scan_one(
@@ -48,8 +48,8 @@ fn scan_one(
     wanted: &Wanted,
     scanner: &mut Scanner<'_>,
     outlet: Outlet<'_>,
-) -> Result<Result<(), Closed>, HistoryError> {
-    let Kind::Text(kind) = entry.kind else {
+) -> Result<(), Stop> {
+    let Some(kind) = entry.kind else {
         let kind = if wanted.path.is_some() {
             "blob"
         } else {
@@ -59,24 +59,36 @@ fn scan_one(
             kind,
             id: wanted.id.clone(),
         };
-        return Ok(outlet.lost(object, wanted.path.clone(), LACKS));
+        return Ok(outlet.lost(object, wanted.path.clone(), LACKS)?);
     };
-    let mut found = Vec::new();
-    let read = scanner.scan(contents, &mut |candidate| found.push(candidate));
+    let object = GitObject {
+        kind,
+        id: wanted.id.clone(),
+        commit: wanted.commit.clone(),
+    };
+    scan_text(scanner, contents, wanted.path.as_deref(), &object, outlet)
+}
+
+/// Scans the contents of an object.
+pub(super) fn scan_text(
+    scanner: &mut Scanner<'_>,
+    text: &mut impl Read,
+    path: Option<&Path>,
+    object: &GitObject,
+    outlet: Outlet<'_>,
+) -> Result<(), Stop> {
     let mut listening = Ok(());
-    for candidate in found {
-        listening = listening.and_then(|()| {
-            outlet.found(Finding {
-                path: wanted.path.clone(),
-                object: Some(GitObject {
-                    kind,
-                    id: wanted.id.clone(),
-                    commit: wanted.commit.clone(),
-                }),
+    let read = scanner.scan(text, &mut |candidate| {
+        if listening.is_ok() {
+            listening = outlet.found(Finding {
+                path: path.map(Path::to_owned),
+                object: Some(object.clone()),
+                part: Part::Contents,
                 candidate,
-            })
-        });
-    }
+            });
+        }
+    });
+    listening?;
     outlet.counters.scanned(read.map_err(broken)?);
-    Ok(listening)
+    Ok(())
 }

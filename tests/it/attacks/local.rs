@@ -2,6 +2,8 @@
 //! fool a terminal, ignore files and tables without an end.
 
 #[cfg(unix)]
+mod bombs;
+#[cfg(unix)]
 mod endless;
 #[cfg(unix)]
 mod ignored;

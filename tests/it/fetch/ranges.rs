@@ -1,11 +1,14 @@
 //! Ranges of real repositories, served by the real upload-pack.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
 use rescind::fetch::{FetchError, FetchLimits, ObjectId, TextKind};
+use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::sandbox::git_server::Pushed;
+use rescind::scan::{Encodings, Engine};
 
 use super::{Place, fetcher, limits, range, shown};
 
@@ -57,6 +60,75 @@ async fn a_push_is_exactly_its_new_blobs_in_one_request() {
             .iter()
             .any(|text| text.contains("\n\nremove and change"))
     );
+}
+
+/// Whatever text is added to one of them has to be added to the other.
+#[tokio::test]
+async fn a_push_and_a_scan_of_its_repository_have_the_same_texts() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    let keys: Vec<KeyValue> = (0..8).map(|_| crate::scan::secret()).collect();
+    let key = |n: usize| keys[n].expose();
+    repository.write("first", b"nothing").unwrap();
+    let first = repository.commit("Begin").unwrap();
+    let path = format!("{}/sub/{}.txt", key(0), key(1));
+    repository.write(&path, key(2).as_bytes()).unwrap();
+    repository.git(&["add", "--all"]).unwrap();
+    let author = format!("{} <a@b>", key(3));
+    let commit = [
+        "commit",
+        "--quiet",
+        "--message",
+        key(5),
+        "--author",
+        &author,
+    ];
+    repository.git(&commit).unwrap();
+    repository.git(&["tag", key(4)]).unwrap();
+    repository.git(&["branch", "--move", key(6)]).unwrap();
+    let tag = ["tag", "--annotate", "v1", "--message", key(7)];
+    repository.git(&tag).unwrap();
+    let ranges = [
+        repository.push_to("HEAD", &format!("refs/heads/{}", key(6))),
+        repository.push_to("v1", "refs/tags/v1"),
+    ];
+
+    let engine = Engine::new(&FormatSet::builtin(), Encodings::ALL);
+    let mut found = BTreeSet::new();
+    let mut read = |text: &[u8]| {
+        let candidates = engine.scan(text).into_iter();
+        found.extend(candidates.map(|candidate| candidate.display));
+    };
+    for range in ranges {
+        for text in place.fetch(&range.unwrap()).await.whole().texts {
+            read(&text.data);
+            read(text.path.as_deref().unwrap_or_default());
+        }
+    }
+    let pushed = repository.push_to("HEAD", &format!("refs/tags/{}", key(4)));
+    let request = place.request(&pushed.unwrap());
+    let references = fetcher(limits()).references(&request.clone_url, None).await;
+    for (name, _) in references.unwrap().list {
+        read(name.as_bytes());
+    }
+    let all: BTreeSet<_> = keys.iter().map(|key| key.redacted("rsc_sk_")).collect();
+    assert_eq!(found, all);
+
+    let scanned = |way: &[&str]| -> BTreeSet<String> {
+        let arguments = [way, &["--report", "jsonl"]].concat();
+        let output = crate::scan::scan(repository.work(), &arguments);
+        let rows = crate::scan::rows(&output);
+        let shown = rows.iter().map(|row| row["candidate"].as_str());
+        shown
+            .map(|shown| shown.expect("a text").to_owned())
+            .collect()
+    };
+    assert_eq!(scanned(&["--git", "."]), all);
+    // Tags lead to the range, and not the other way round.
+    let of_tags = [4, 7].map(|n| keys[n].redacted("rsc_sk_"));
+    let without_tags = all.into_iter().filter(|shown| !of_tags.contains(shown));
+    let since = scanned(&["--since", &first.to_string()]);
+    assert_eq!(since, without_tags.collect());
 }
 
 #[tokio::test]

@@ -143,6 +143,22 @@ fn a_damaged_object_is_no_success() {
 }
 
 #[test]
+fn a_range_of_a_history_that_cannot_be_read_is_no_wrong_usage() {
+    let folder = rig();
+    let root = folder.path();
+    let head = id(root, "HEAD");
+    lose(root, &head);
+    for arguments in [
+        &["--since", "HEAD~1"][..],
+        &["--since", "v1", "--allow-incomplete"],
+    ] {
+        let output = scan(root, arguments);
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+        assert!(text(&output).contains(&head), "{}", text(&output));
+    }
+}
+
+#[test]
 fn a_reference_that_leads_nowhere_is_named() {
     let folder = rig();
     let root = folder.path();

@@ -51,7 +51,51 @@ fn log(output: &Output, keys: &[&KeyValue]) -> Value {
         }
     }
     check_rules(&log["runs"][0]);
+    check_ingestion(&log["runs"][0]);
     log
+}
+
+/// Checks what GitHub asks for beyond the schema
+/// (<https://docs.github.com/en/code-security/reference/code-scanning/sarif-files/sarif-support-for-code-scanning>): it
+/// refuses a log as a whole if one location has no file or no line.
+#[track_caller]
+fn check_ingestion(run: &Value) {
+    let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+    let driver = &run["tool"]["driver"];
+    let about = driver["informationUri"].as_str().expect("a URI");
+    assert!(about.starts_with("https://"), "{about}");
+    for rule in driver["rules"].as_array().expect("rules") {
+        for (at, most) in [
+            ("/id", 255),
+            ("/name", 255),
+            ("/shortDescription/text", 1024),
+            ("/fullDescription/text", 1024),
+            ("/help/text", usize::MAX),
+            ("/help/markdown", usize::MAX),
+        ] {
+            let text = rule.pointer(at).and_then(Value::as_str).expect(at);
+            assert!(!text.is_empty() && text.len() <= most, "{at}: {text}");
+        }
+        let severity = rule["properties"]["security-severity"].as_str();
+        let severity: f64 = severity
+            .and_then(|text| text.parse().ok())
+            .expect("a number");
+        assert!((0.0..=10.0).contains(&severity), "{severity}");
+    }
+    for result in run["results"].as_array().expect("results") {
+        let locations = result["locations"].as_array().expect("locations");
+        assert!(!locations.is_empty(), "{result:#}");
+        for location in locations {
+            let place = &location["physicalLocation"];
+            assert!(is_text(&place["artifactLocation"]["uri"]), "{result:#}");
+            let line = place["region"]["startLine"].as_u64();
+            assert!(line.is_some_and(|line| line > 0), "{result:#}");
+        }
+        assert!(is_text(&result["message"]["text"]), "{result:#}");
+        let prints = &result["partialFingerprints"];
+        // The only one that GitHub looks at.
+        assert!(is_text(&prints["primaryLocationLineHash"]), "{result:#}");
+    }
 }
 
 /// Checks what the schema cannot express: results refer to existing rules.
@@ -246,12 +290,14 @@ fn what_is_in_a_repository_names_object_and_commit() {
         let log = log(&sarif(root, arguments), &keys);
         let results = results(&log);
         assert_eq!(results.len(), 2, "{log:#}");
-        assert_eq!(*uri(&results[0]), "sub/old.env");
-        assert_eq!(results[0]["properties"]["commit"], *added);
-        // A message is in no file.
-        let place = &results[1]["locations"][0]["logicalLocations"][0];
+        assert_eq!(*uri(&results[1]), "sub/old.env");
+        assert_eq!(results[1]["properties"]["commit"], *added);
+        // A message is in no file but the one in which git may keep it.
+        let place = format!(".git/objects/{}/{}", &added[..2], &added[2..]);
+        assert_eq!(*uri(&results[0]), place);
+        assert_eq!(region(&results[0])["startColumn"], 6);
+        let place = &results[0]["locations"][0]["logicalLocations"][0];
         assert_eq!(place["fullyQualifiedName"], format!("commit {added}"));
-        assert_eq!(results[1]["properties"]["column"], 6);
     }
     write(root, "new.env", staged.expose());
     git(root, &["add", "--all"]);
@@ -260,6 +306,38 @@ fn what_is_in_a_repository_names_object_and_commit() {
     let log = log(&output, &keys);
     assert_eq!(*uri(&results(&log)[0]), "new.env");
     assert_eq!(results(&log)[0]["properties"]["object"]["kind"], "blob");
+}
+
+#[test]
+fn whatever_is_in_no_file_is_in_one_for_services_that_ask_for_it() {
+    let folder = repository();
+    let root = folder.path();
+    let (message, branch, tag, name) = (secret(), secret(), secret(), secret());
+    let keys = [&message, &branch, &tag, &name];
+    write(root, &format!("sub/{}.txt", name.expose()), "nothing\n");
+    let commit = commit(root, message.expose());
+    git(root, &["branch", branch.expose()]);
+    git(
+        root,
+        &["tag", "--annotate", "v1", "--message", tag.expose()],
+    );
+    let log = log(&sarif(root, &["--git", "."]), &keys);
+    let results = results(&log);
+    let uris: Vec<_> = results.iter().map(|result| uri(result).as_str()).collect();
+    let tagged = git(root, &["rev-parse", "v1"]);
+    let object = |id: &str| format!(".git/objects/{}/{}", &id[..2], &id[2..]);
+    let shown = |key: &KeyValue| format!("rsc_sk_%E2%80%A6{}", key.last_four());
+    let mut expected = [
+        object(&commit),
+        object(&tagged),
+        format!(".git/refs/heads/{}", shown(&branch)),
+        format!("sub/{}.txt", shown(&name)),
+    ];
+    expected.sort();
+    assert_eq!(
+        uris,
+        expected.iter().map(|uri| Some(&**uri)).collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod parts;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, Span, packed};
 
+use super::decode::Margin;
 use super::folded::Fold;
 use super::literal::Hit;
 use super::literal::{Form, Literal};
@@ -122,14 +123,26 @@ impl Packed {
 
     /// Returns the place of the literal whose part is at `place`, if a line break divides it.
     fn across_fold(&self, text: &[u8], place: usize, part: Part) -> Option<usize> {
+        let mut margins = Margin::ALL.into_iter();
+        margins.find_map(|margin| self.across_margin(text, place, part, margin))
+    }
+
+    fn across_margin(
+        &self,
+        text: &[u8],
+        place: usize,
+        part: Part,
+        margin: Margin,
+    ) -> Option<usize> {
         let literal = &self.literals[part.literal];
         let end_of_part = part.at + self.width;
         let after = || {
-            let (fold, away) = Fold::after(literal, end_of_part, text, place + self.width)?;
+            let from = place + self.width;
+            let (fold, away) = Fold::after(literal, end_of_part, text, from, margin)?;
             Some((fold, end_of_part + away))
         };
         let before = || {
-            let (fold, away) = Fold::before(literal, part.at, text, place)?;
+            let (fold, away) = Fold::before(literal, part.at, text, place, margin)?;
             Some((fold, part.at - away))
         };
         let (fold, split) = match part.first {

@@ -1,0 +1,175 @@
+//! Scan of the whole history of a repository.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::mpsc::SyncSender;
+
+use super::command::Repository;
+use super::folder::{Entries, extend};
+use super::lost::Lost;
+use super::objects::{self, Contents, Entry, READ_MAX, broken};
+use super::trail::{Place, Trail};
+use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, references, shallow, wanted};
+use crate::scan::{Candidate, Finding, GitKind, GitObject, LostObject, Part, Scanner};
+use crate::tree::open::path_of;
+
+/// Scans the whole history of the repository at `path`, and reports to `counters` and `events`: the contents of each
+/// object once, whatever leads to it, and the names of references. What is found is told with the first commit that
+/// has it.
+///
+/// Returns early, without an error, once the receiver of `events` is dropped.
+///
+/// # Errors
+/// Returns an error if git is not installed, `path` is not a repository, or git fails. Everything found before the
+/// failure has been reported.
+pub fn scan_history(
+    path: &Path,
+    engine: &Engine,
+    counters: &Counters,
+    events: &SyncSender<Event>,
+) -> Result<(), HistoryError> {
+    let outlet = Outlet { counters, events };
+    let repository = Repository::open(path)?;
+    let history = History {
+        scanner: Scanner::new(engine),
+        outlet,
+        trail: Trail::default(),
+        lost: Lost::default(),
+        names: Names::default(),
+    };
+    Stop::end(history.scan(&repository, path))
+}
+
+/// Scan that is under way.
+struct History<'a> {
+    scanner: Scanner<'a>,
+    outlet: Outlet<'a>,
+    trail: Trail,
+    lost: Lost,
+    names: Names,
+}
+
+/// Candidates in names that were reported. Each change within a folder makes another folder with the same names.
+#[derive(Default)]
+struct Names {
+    hasher: RandomState,
+    seen: HashSet<u64>,
+}
+
+impl Names {
+    fn is_new(&mut self, path: &[u8], candidate: &Candidate) -> bool {
+        let key = (path, candidate.value.expose(), &candidate.format);
+        self.seen.insert(self.hasher.hash_one(key))
+    }
+}
+
+impl History<'_> {
+    fn scan(mut self, repository: &Repository, path: &Path) -> Result<(), Stop> {
+        for parent in shallow::see_through(repository)?.into_values().flatten() {
+            self.lost.add_commit(parent);
+        }
+        let mut contents = Contents::of_history(repository)?;
+        while let Some(entry) = contents.next()? {
+            self.look_at(&mut contents, entry)?;
+        }
+        let passed_over = contents.finish();
+        // Missing objects are named whether or not git completed.
+        self.lost.report(repository, self.outlet)?;
+        let complaints = references::scan(repository, &self.scanner, self.outlet)?;
+        for complaint in passed_over?.into_iter().chain(complaints) {
+            self.outlet.unread(path, complaint)?;
+        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, contents: &mut Contents, entry: Entry) -> Result<(), Stop> {
+        let Entry { kind, id } = entry;
+        let Some(kind) = kind else {
+            return Ok(self.lost.add(id, self.outlet)?);
+        };
+        match kind {
+            GitKind::Commit => {
+                let start = objects::start_of_commit(contents)?;
+                if let Some(top) = objects::top_folder(&start) {
+                    self.trail.begin(&id, top);
+                }
+                let mut whole = start.as_slice().chain(contents);
+                self.scan_text(&mut whole, None, &of_commit(id))
+            }
+            GitKind::Blob => {
+                let Place { path, commit } = self.trail.place(&objects::hash(&id));
+                let path = path.map(|path| path_of(&path));
+                self.scan_text(contents, path.as_deref(), &GitObject { kind, id, commit })
+            }
+            GitKind::Tree => self.scan_folder(contents, id),
+            GitKind::Tag | GitKind::Reference => {
+                let commit = None;
+                self.scan_text(contents, None, &GitObject { kind, id, commit })
+            }
+        }
+    }
+
+    fn scan_text(
+        &mut self,
+        text: &mut impl io::Read,
+        path: Option<&Path>,
+        object: &GitObject,
+    ) -> Result<(), Stop> {
+        wanted::scan_text(&mut self.scanner, text, path, object, self.outlet)
+    }
+
+    /// Scans a folder as git stores it: names between hashes.
+    fn scan_folder(&mut self, contents: &mut Contents, id: String) -> Result<(), Stop> {
+        let place = self.trail.place(&objects::hash(&id));
+        let mut text = Vec::new();
+        contents
+            .by_ref()
+            .take(READ_MAX)
+            .read_to_end(&mut text)
+            .map_err(broken)?;
+        let mut found = Vec::new();
+        self.scanner
+            .scan_text(&text, &mut |candidate| found.push(candidate));
+        let mut entries = Entries::from(&text, 0, id.len() / 2).peekable();
+        for candidate in found {
+            let is_before = |end: usize| (end as u64) <= candidate.offset;
+            while entries.next_if(|entry| is_before(entry.end)).is_some() {}
+            let name = entries.peek().map_or(&b""[..], |entry| entry.name);
+            let path = extend(place.path.as_deref().unwrap_or_default(), name);
+            if self.names.is_new(&path, &candidate) {
+                self.outlet.found(Finding {
+                    path: Some(path_of(&path)),
+                    object: Some(GitObject {
+                        kind: GitKind::Tree,
+                        id: id.clone(),
+                        commit: place.commit.clone(),
+                    }),
+                    part: Part::Name,
+                    candidate,
+                })?;
+            }
+        }
+        // What is beyond that is no folder that git itself would walk through in time.
+        let rest = io::copy(contents, &mut io::sink()).map_err(broken)?;
+        self.outlet.counters.scanned(text.len() as u64);
+        if rest > 0 {
+            self.trail.lose();
+            let reason = format!("a folder of more than {} MiB", READ_MAX >> 20);
+            let path = place.path.map(|path| path_of(&path));
+            let object = LostObject { kind: "tree", id };
+            return Ok(self.outlet.lost(object, path, reason)?);
+        }
+        self.trail.enter(place.path.as_deref(), text);
+        Ok(())
+    }
+}
+
+fn of_commit(id: String) -> GitObject {
+    GitObject {
+        kind: GitKind::Commit,
+        commit: Some(id.clone()),
+        id,
+    }
+}
