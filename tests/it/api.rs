@@ -6,6 +6,7 @@ mod document;
 pub(crate) mod harness;
 mod keys;
 mod operators;
+mod peppers;
 pub(crate) mod roles;
 mod self_report;
 mod service;
