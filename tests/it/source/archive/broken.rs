@@ -214,7 +214,8 @@ on_both_databases! {
         let events = [push(0), many.clone(), push(1), many, push(2)];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let archive = rig.archive(&format!("http://{}", listener.local_addr().unwrap()));
-        let server = tokio::spawn(cut_every_time(listener, gzip(&lines(&events))));
+        let mut server = tokio::task::JoinSet::new();
+        server.spawn(cut_every_time(listener, gzip(&lines(&events))));
         let mut seen = 0;
         for tries in 1..=5 {
             let polled = archive.poll_once().await;
@@ -234,6 +235,6 @@ on_both_databases! {
         let unseen = state.unseen.unwrap();
         assert!(unseen.contains("could not be read to the end: 1 hour (2026-05-28-19)"), "{unseen}");
         assert_eq!((state.events, state.items, state.malformed), (5, 3, 0));
-        server.abort();
+        server.abort_all();
     }
 }
