@@ -1,9 +1,10 @@
-//! Places for work that anybody can ask for any number of times, shared by groups and their members: by projects and
-//! access tokens, by senders and the owners of repositories that they tell of.
+//! Places for work that anybody can ask for any number of times, shared by groups, their members and parts of these: by
+//! projects and access tokens, by senders, the owners of repositories that they tell of, and the repositories.
 //!
-//! The group with the fewest places comes first, in it the member with the fewest, then whoever has waited the longest.
-//! Work that takes long gives its place, whenever a part of it is done, to one that has a better claim to it, and goes
-//! on when it is its turn again. When too many wait, one is refused of the member that waits the most often.
+//! The group with the fewest places comes first, in it the member with the fewest, in that the part with the fewest, then
+//! whoever has waited the longest. Work that takes long gives its place, whenever a part of it is done, to one that has a
+//! better claim to it, and goes on when it is its turn again. When too many wait, one is refused of those that wait the
+//! most often.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,11 +16,23 @@ use tokio::sync::oneshot;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoPlace;
 
-/// Group, and member of it, that a place counts against.
+/// Levels of a claim: group, member, part of a member.
+const LEVELS: usize = 3;
+
+/// Group, member of it, and part of that, that a place counts against. Parts may have no names, where there are none.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Claim {
-    pub(crate) group: String,
-    pub(crate) member: String,
+pub(crate) struct Claim([String; LEVELS]);
+
+impl Claim {
+    pub(crate) fn new(group: &str, member: &str, part: &str) -> Self {
+        Self([group, member, part].map(str::to_owned))
+    }
+
+    /// Returns the first level at which they differ. `None` if they are the same.
+    fn parts_from(&self, other: &Self) -> Option<usize> {
+        let mut pairs = self.0.iter().zip(&other.0);
+        pairs.position(|(mine, its)| mine != its)
+    }
 }
 
 /// Fixed number of places.
@@ -166,12 +179,14 @@ impl State {
         granted
     }
 
-    /// Returns the number of places that the group, and the member, of a claim have.
-    fn places_of(&self, claim: &Claim) -> (usize, usize) {
-        let of_group = self.taken.values();
-        let of_group = of_group.filter(|taken| taken.group == claim.group);
-        let of_member = of_group.clone().filter(|taken| *taken == claim);
-        (of_group.count(), of_member.count())
+    /// Returns the number of places that a claim has with others, at each level.
+    fn places_of(&self, claim: &Claim) -> [usize; LEVELS] {
+        let shared = |level| {
+            let taken = self.taken.values();
+            let of_it = taken.filter(|taken| taken.parts_from(claim).is_none_or(|at| at > level));
+            of_it.count()
+        };
+        std::array::from_fn(shared)
     }
 
     /// Returns whether the place should go to somebody who waits: who has none, or would still have fewer with it than
@@ -180,15 +195,13 @@ impl State {
         let Some(holder) = self.taken.get(&id) else {
             return false;
         };
-        let (of_group, of_member) = self.places_of(holder);
+        let holders = self.places_of(holder);
         self.waiting.iter().any(|waiting| {
-            let (group, member) = self.places_of(&waiting.claim);
-            let (its, holders) = if waiting.claim.group == holder.group {
-                (member, of_member)
-            } else {
-                (group, of_group)
+            let Some(level) = holder.parts_from(&waiting.claim) else {
+                return false;
             };
-            waiting.claim != *holder && (its == 0 || its + 1 < holders)
+            let its = self.places_of(&waiting.claim)[level];
+            its == 0 || its + 1 < holders[level]
         })
     }
 
@@ -207,19 +220,20 @@ impl State {
         }
     }
 
-    /// Refuses a random waiter of the group, and in it the member, that wait the most often, one that has not begun if
-    /// there is any.
+    /// Refuses a random waiter of the group, in it the member, and in that the part, that wait the most often, one that has
+    /// not begun if there is any.
     fn thin_out(&mut self) {
-        let (mut of_group, mut of_member) = (HashMap::new(), HashMap::<_, u32>::new());
+        let mut all: HashMap<&[String], u32> = HashMap::new();
         for Waiting { claim, .. } in &self.waiting {
-            *of_group.entry(&claim.group).or_insert(0) += 1;
-            *of_member.entry(claim).or_insert(0) += 1;
+            for level in 1..=LEVELS {
+                *all.entry(&claim.0[..level]).or_default() += 1;
+            }
         }
         let last = (0..self.waiting.len()).max_by_key(|at| {
             let Waiting {
                 claim, is_begun, ..
             } = &self.waiting[*at];
-            let its = (of_group[&claim.group], of_member[claim]);
+            let its: [u32; LEVELS] = std::array::from_fn(|level| all[&claim.0[..=level]]);
             (!is_begun, its, rand::random::<u32>())
         });
         if let Some(last) = last {
@@ -237,10 +251,7 @@ mod tests {
     const HOUR: Duration = Duration::from_hours(1);
 
     fn of(group: &str) -> Claim {
-        Claim {
-            group: group.to_owned(),
-            member: String::new(),
-        }
+        Claim::new(group, "", "")
     }
 
     async fn places(all: &Arc<FairPlaces>, group: &str, count: usize) -> Vec<FairPlace> {
@@ -269,26 +280,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn members_of_a_group_share_as_groups_do() {
+    async fn members_of_a_group_and_parts_of_a_member_share_as_groups_do() {
+        for claim in [Claim::new("a", "1", ""), Claim::new("a", "", "1")] {
+            let all = FairPlaces::new(2, 8);
+            let mine = places(&all, "a", 2).await;
+            let mut other = Box::pin(all.place(claim, HOUR));
+            assert!(poll!(&mut other).is_pending());
+            let mut shared = Box::pin(mine[1].share());
+            assert!(poll!(&mut shared).is_pending());
+            assert!(other.await.is_ok());
+        }
+    }
+
+    /// However many came before.
+    #[tokio::test]
+    async fn a_part_that_has_no_place_is_next() {
         let all = FairPlaces::new(2, 8);
-        let mine = places(&all, "a", 2).await;
-        let member = "1".to_owned();
-        let claim = Claim { member, ..of("a") };
-        let mut other = Box::pin(all.place(claim, HOUR));
-        assert!(poll!(&mut other).is_pending());
-        let mut shared = Box::pin(mine[1].share());
-        assert!(poll!(&mut shared).is_pending());
-        assert!(other.await.is_ok());
+        let of = |part| Claim::new("a", "1", part);
+        let first = all.place(of("x"), HOUR).await.unwrap();
+        let second = all.place(of("x"), HOUR).await.unwrap();
+        let mut many: Vec<_> = (0..4).map(|_| Box::pin(all.place(of("x"), HOUR))).collect();
+        for waiting in &mut many {
+            assert!(poll!(waiting).is_pending());
+        }
+        let mut quiet = Box::pin(all.place(of("y"), HOUR));
+        assert!(poll!(&mut quiet).is_pending());
+        drop(first);
+        let _quiet = quiet.now_or_never().unwrap().unwrap();
+        assert!(poll!(&mut many[0]).is_pending());
+        drop(second);
+        assert!(poll!(&mut many[0]).is_ready());
     }
 
     #[tokio::test]
     async fn the_member_that_asks_the_most_is_refused_before_others_of_its_group() {
         let all = FairPlaces::new(1, 3);
         let _held = places(&all, "a", 1).await;
-        let member = |member: &str| Claim {
-            member: member.to_owned(),
-            ..of("a")
-        };
+        let member = |member: &str| Claim::new("a", member, "");
         let mut others = ["1", "2"].map(|other| Box::pin(all.place(member(other), HOUR)));
         for other in &mut others {
             assert!(poll!(other).is_pending());
@@ -300,7 +328,7 @@ mod tests {
             let _ = poll!(waiting);
         }
         let waiting = &all.lock().waiting;
-        let waiting: Vec<_> = waiting.iter().map(|one| &*one.claim.member).collect();
+        let waiting: Vec<_> = waiting.iter().map(|one| &*one.claim.0[1]).collect();
         assert_eq!(waiting, ["1", "2", "3"]);
     }
 

@@ -9,6 +9,8 @@ use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use thiserror::Error;
 
+use super::look_ups::look_up;
+
 /// Decides which addresses may be connected to. Cheap to clone.
 ///
 /// Addresses of the public internet are always admitted. Private addresses and those of this machine are
@@ -135,9 +137,9 @@ impl Resolve for Guard {
             let host = name.as_str();
             let mut admitted = Vec::new();
             let mut refused = None;
-            for address in tokio::net::lookup_host((host, 0)).await? {
+            for address in look_up(host).await?.iter() {
                 match guard.admits(host, address.ip()) {
-                    Ok(()) => admitted.push(address),
+                    Ok(()) => admitted.push(*address),
                     Err(error) => refused = Some(error),
                 }
             }

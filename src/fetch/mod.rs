@@ -24,6 +24,7 @@ mod json;
 mod lane;
 mod ledger;
 mod limits;
+mod look_ups;
 mod names;
 mod pace;
 mod pack;

@@ -214,10 +214,12 @@ impl Issuer {
     /// the rows. Batches of several thousand rows work best.
     ///
     /// # Errors
-    /// Returns any [`StoreError`], in which case no row has been stored.
+    /// Returns [`StoreError::UnknownPepper`] if there are keys that would not be found, of which any row may be one, and
+    /// any other [`StoreError`]. In both cases no row has been stored.
     pub async fn import(&self, mut keys: Vec<NewKey>) -> Result<Vec<ImportOutcome>, StoreError> {
         self.without_keys(&mut keys).await;
         let store = self.store().with_urgency_at_most(Urgency::Bulk);
+        store.check_peppers().await?;
         retried(|| async {
             let mut tx = store.begin().await?;
             let outcomes = tx.import_keys(&keys).await?;

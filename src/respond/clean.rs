@@ -92,10 +92,9 @@ impl CleanSightings {
         self.0.iter()
     }
 
-    /// Returns the owner of the repository that the first of them is in, if that is known.
-    pub fn owner(&self) -> Option<&str> {
-        let repository = self.0.first()?.place.repository.as_deref()?;
-        repository.rsplit_once('/').map(|(owner, _)| owner)
+    /// Returns the repository of the first sighting, if it has one.
+    pub fn repository(&self) -> Option<&str> {
+        self.0.first()?.place.repository.as_deref()
     }
 
     /// Adds a sighting.

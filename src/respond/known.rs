@@ -61,12 +61,16 @@ impl Known {
     /// time.
     ///
     /// # Errors
-    /// Returns the errors of [`Lookup::is_key`].
+    /// Returns [`StoreError::UnknownPepper`] if it was not found and there are keys that would not be, and the other errors
+    /// of [`Lookup::key`].
     pub async fn of_one(lookup: &Lookup, value: Sha256Digest) -> Result<Self, Arc<StoreError>> {
         let (is_key, token) = tokio::join!(lookup.is_key(value), lookup.token(value));
+        // It is seldom both: that the other kind of it might not be found is no reason to leave alone what was.
+        let is_key = unless_found(is_key, matches!(token, Ok(Some(_))))?;
+        let token = unless_found(token, is_key)?;
         Ok(Self {
-            keys: is_key?.then_some((value, true)).into_iter().collect(),
-            tokens: token?
+            keys: is_key.then_some((value, true)).into_iter().collect(),
+            tokens: token
                 .map(|token| (value, Arc::new(token)))
                 .into_iter()
                 .collect(),
@@ -97,6 +101,19 @@ impl Known {
             keys: keys.into_iter().map(|key| (key, true)).collect(),
             tokens: HashMap::new(),
         }
+    }
+}
+
+/// Returns a result, or nothing if it is unknown under a pepper that is not configured, and `is_found` otherwise.
+fn unless_found<T: Default>(
+    result: Result<T, Arc<StoreError>>,
+    is_found: bool,
+) -> Result<T, Arc<StoreError>> {
+    match result {
+        Err(error) if is_found && matches!(*error, StoreError::UnknownPepper { .. }) => {
+            Ok(T::default())
+        }
+        result => result,
     }
 }
 

@@ -38,7 +38,7 @@ pub use report::{Report, divided};
 pub(crate) use revoke::{by_hand, tell_revoked};
 pub use sighting::Sighting;
 pub use timeline::{IncidentDetail, Moment, What};
-pub use turns::{LITTLE, Turn};
+pub use turns::{LITTLE, Turn, owner_of};
 
 /// The policy of this version: a leaked secret key is revoked at once.
 pub const POLICY_REVOKE: &str = "revoke";

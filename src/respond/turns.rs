@@ -2,7 +2,7 @@
 //!
 //! Whoever owns many keys can name them anywhere, any number of times, and push any number of branches at once. Few such
 //! messages are written down at a time, and few wait: each of them holds room for what was made of it, which others need.
-//! Those of one owner of repositories wait for one another.
+//! Those of one owner of repositories wait for one another, and first of all those of one repository.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,11 @@ pub(super) fn places() -> Arc<FairPlaces> {
     FairPlaces::new(AT_ONCE, WAITING_MAX)
 }
 
+/// Returns the owner of a repository with this name, of nested groups the outermost. Empty if there is none.
+pub fn owner_of(repository: &str) -> &str {
+    repository.split_once('/').map_or("", |(owner, _)| owner)
+}
+
 impl Responder {
     /// Waits until it is the turn of a message, or of its next piece, to have these sightings written down, and returns
     /// the store for that. A message with few of them waits for none with many.
@@ -50,8 +55,8 @@ impl Responder {
         if sightings.len() <= LITTLE {
             return Ok(self.store.clone());
         }
-        let owner = sightings.owner().unwrap_or_default();
-        self.store_of_much(turn, actor, owner).await
+        let repository = sightings.repository().unwrap_or_default();
+        self.store_of_much(turn, actor, repository).await
     }
 
     /// Waits until it is the turn of a message, or of its next piece, to have much written down, and returns the
@@ -63,15 +68,12 @@ impl Responder {
         &self,
         turn: &mut Turn,
         actor: &str,
-        owner: &str,
+        repository: &str,
     ) -> Result<Store, StoreError> {
         let granted = if let Some(place) = &turn.0 {
             place.share().await
         } else {
-            let claim = Claim {
-                group: actor.to_owned(),
-                member: owner.to_owned(),
-            };
+            let claim = Claim::new(actor, owner_of(repository), repository);
             let place = self.many.place(claim, PATIENCE).await;
             place.map(|place| turn.0 = Some(place))
         };

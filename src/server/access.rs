@@ -94,10 +94,7 @@ pub struct Caller {
 impl Caller {
     /// Returns the claim of the caller's project and access token to what many ask for.
     pub(super) fn claim(&self) -> Claim {
-        Claim {
-            group: self.project.clone(),
-            member: self.token_id.to_string(),
-        }
+        Claim::new(&self.project, &self.token_id.to_string(), "")
     }
 
     /// Checks that the caller's role has this permission.

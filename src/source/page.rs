@@ -1,6 +1,8 @@
 //! Parsing of a page of entries without trusting it.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -37,6 +39,16 @@ pub(super) fn entry(text: &str) -> Result<Vec<&RawValue>, PollError> {
     Ok(vec![entry])
 }
 
+/// Returns the places of the entries of a page in its text.
+pub(super) fn places(text: &str, entries: &[&RawValue]) -> VecDeque<Range<usize>> {
+    let place = |entry: &&RawValue| {
+        let entry = entry.get();
+        let begin = entry.as_ptr().addr() - text.as_ptr().addr();
+        begin..begin + entry.len()
+    };
+    entries.iter().map(place).collect()
+}
+
 const TOO_MANY: &str = "more than 1,000 entries";
 
 struct Entries;
@@ -68,6 +80,9 @@ mod tests {
     fn takes_arrays_of_anything_and_nothing_else() {
         assert_eq!(entries("[1, {\"a\": [null]}, \"x\"]").unwrap().len(), 3);
         assert_eq!(entries(" [] ").unwrap().len(), 0);
+        let text = "[ 1, {\"a\": [null]} ]";
+        let places = places(text, &entries(text).unwrap());
+        assert_eq!(places, [2..3, 5..18]);
         let many = format!("[{}0]", "0,".repeat(MAX_ENTRIES));
         for (text, word) in [
             ("", "no JSON"),

@@ -122,8 +122,8 @@ impl Frame {
         let mut pieces = sightings.in_pieces(LITTLE);
         let last = pieces.pop().unwrap_or_default();
         let early = self.write_pieces(&mut gathered.items, pieces).await?;
-        let before = (state.items, state.texts, state.malformed);
         state.items += early;
+        let before = (state.items, state.texts, state.malformed);
         state.texts += gathered.texts;
         state.malformed += gathered.malformed;
         match self.write(&gathered.items, &last, Some(state)).await {
@@ -139,7 +139,7 @@ impl Frame {
     }
 
     /// Commits work items, and the keys found in texts and names, before the state. Returns the number of new work
-    /// items.
+    /// items, which are counted in the database: the caller adds them to the state that it commits later.
     pub(super) async fn commit_early(&self, gathered: &mut Gathered) -> Result<u64, PollError> {
         let sightings = gathered.candidates.take_ours(&self.parts.store).await?;
         if sightings.is_empty() && gathered.items.is_empty() {
@@ -221,8 +221,14 @@ impl Frame {
         let items: Vec<_> = items.iter().map(ToldItem::to_item).collect();
         let added = tx.add_work_items(&items, self.now()).await?;
         drop(items);
-        if let Some(state) = state {
-            tx.save_source_with(state, added).await?;
+        match state {
+            Some(state) => tx.save_source_with(state, added).await?,
+            // The poll may fail, and whoever polls next finds nothing new.
+            None if added > 0 => {
+                tx.count_items_of_source(&self.name, self.kind, added)
+                    .await?;
+            }
+            None => {}
         }
         let report = Report {
             sightings,

@@ -115,6 +115,9 @@ statements! {
             unseen = excluded.unseen, rate_limit = excluded.rate_limit, rate_remaining = excluded.rate_remaining,
             rate_resets_at = excluded.rate_resets_at"
     );
+    COUNT_ITEMS = "INSERT INTO sources (name, kind, cursor, polls, events, items, gaps, malformed)
+        VALUES ($1, $2, '', 0, 0, $3, 0, 0)
+        ON CONFLICT (name) DO UPDATE SET items = sources.items + excluded.items";
 }
 
 fn source(row: &Row<'_>) -> Result<SourceState, StoreError> {
@@ -205,6 +208,21 @@ impl Tx {
             state.rate_resets_at,
         ];
         self.execute(SAVE.of(1), args).await.map(drop)
+    }
+
+    /// Counts work items that a poll of a source adds before it is over: whether it gets to its end is not known yet.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change.
+    pub async fn count_items_of_source(
+        &mut self,
+        name: &str,
+        kind: &str,
+        items: u64,
+    ) -> Result<(), StoreError> {
+        self.locks(Locks::Sources);
+        let args = args![name, kind, items];
+        self.execute(COUNT_ITEMS, args).await.map(drop)
     }
 }
 

@@ -224,6 +224,16 @@ mod tests {
         }
     }
 
+    /// Has the first contender use some of the lane's time.
+    fn charge_first(contenders: &mut [Contender]) {
+        let ledger = Ledger::default();
+        ledger.charge(&contenders[0].payer, 3.0);
+        let now = std::time::Instant::now();
+        for next in contenders {
+            next.used = ledger.used(&next.payer, now);
+        }
+    }
+
     /// Returns the identifiers of the repositories of the items that get places, in order.
     fn taken<'c>(mut lane: Scarce<'_>, contenders: &'c [Contender]) -> Vec<&'c str> {
         let mut taken = Vec::new();
@@ -291,7 +301,6 @@ mod tests {
 
     #[test]
     fn whoever_used_less_of_the_time_is_next_however_many_others_have_come() {
-        let ledger = Ledger::default();
         let mut contenders = [
             contender("a", "mallory", "1", Webhook),
             contender("a", "alice", "2", Webhook),
@@ -299,25 +308,16 @@ mod tests {
         ];
         contenders[0].is_due = true;
         contenders[2].outpaced = 9;
-        ledger.charge(&contenders[0].payer, 3.0);
-        let now = std::time::Instant::now();
-        for next in &mut contenders {
-            next.used = ledger.used(&next.payer, now);
-        }
+        charge_first(&mut contenders);
         let order = taken(Scarce::new(Lane::Large, 9, &[]), &contenders);
         assert_eq!(order, ["3", "2", "1"]);
     }
 
     #[test]
     fn of_an_owner_what_fits_and_what_is_of_a_quiet_repository_is_next() {
-        let ledger = Ledger::default();
         let mut contenders =
             ["1", "2", "3"].map(|repository| contender("a", "acme", repository, Webhook));
-        ledger.charge(&contenders[0].payer, 3.0);
-        let now = std::time::Instant::now();
-        for next in &mut contenders {
-            next.used = ledger.used(&next.payer, now);
-        }
+        charge_first(&mut contenders);
         let lane = || Scarce::new(Lane::Medium, 9, &[]);
         assert_eq!(taken(lane(), &contenders), ["2", "3", "1"]);
         contenders[2].is_sized = true;
@@ -347,12 +347,7 @@ mod tests {
         ];
         contenders[0].is_sized = true;
         contenders[0].outpaced = 1;
-        let ledger = Ledger::default();
-        ledger.charge(&contenders[0].payer, 3.0);
-        let now = std::time::Instant::now();
-        for next in &mut contenders {
-            next.used = ledger.used(&next.payer, now);
-        }
+        charge_first(&mut contenders);
         let lane = Scarce::new(Lane::Medium, 1, &[]);
         let order = (0..6).map(|turns| {
             let next = lane.next(&contenders, LaneTurn::after(turns), |_| None);

@@ -119,10 +119,13 @@ impl Shares {
 
     /// Returns whether a repository may have another place.
     pub(super) fn has_place_for(&self, host: &str, repository: &str) -> bool {
+        self.of_repository(host, repository) < self.per_repository
+    }
+
+    /// Returns the number of places of a repository.
+    fn of_repository(&self, host: &str, repository: &str) -> usize {
         let name = (host.to_owned(), repository.to_owned());
-        self.repositories
-            .get(&name)
-            .is_none_or(|taken| *taken < self.per_repository)
+        self.repositories.get(&name).copied().unwrap_or_default()
     }
 
     /// Returns the repositories of a host that hold all places that they may have.
@@ -174,7 +177,7 @@ impl Shares {
     }
 
     /// Returns the index of the claimed item that starts next, if there is a place for any: the most urgent one, and
-    /// among equals one whose owner has the fewest places.
+    /// among equals one whose owner, and then one whose repository, has the fewest places.
     pub(super) fn next<'i>(
         &self,
         ready: impl Iterator<Item = &'i NewWorkItem>,
@@ -183,7 +186,8 @@ impl Shares {
         let mut ready: Vec<(usize, &NewWorkItem)> = ready.enumerate().collect();
         ready.sort_by_cached_key(|(_, item)| {
             let of_owner = self.of_owner(&item.host, &item.owner());
-            (item.priority, of_owner)
+            let of_repository = self.of_repository(&item.host, &item.remote());
+            (item.priority, of_owner, of_repository)
         });
         let next = ready.into_iter().find(|(_, item)| may_begin(self, item));
         next.map(|(at, _)| at)
@@ -241,6 +245,19 @@ mod tests {
         assert!(!shares.has_place_for("a", "1") && shares.has_place_for("b", "1"));
         let mut single = Shares::new(1);
         assert_eq!(get(&mut single, "a", false, Backfill), 1);
+    }
+
+    #[test]
+    fn of_an_owner_the_repository_with_the_fewest_places_begins_first() {
+        let named = |repository: &str| NewWorkItem {
+            repository: format!("acme/{repository}"),
+            priority: Webhook,
+            ..item("a", repository)
+        };
+        let mut shares = Shares::new(8);
+        shares.take_for(&named("loud"), true);
+        let ready = ["loud", "loud", "quiet"].map(named);
+        assert_eq!(shares.next(ready.iter(), |_, _| true), Some(2));
     }
 
     #[test]

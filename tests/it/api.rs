@@ -8,6 +8,7 @@ pub(crate) mod harness;
 mod idempotency;
 mod keys;
 mod operators;
+mod peppers;
 pub(crate) mod roles;
 mod self_report;
 mod service;

@@ -2,7 +2,7 @@
 //!
 //! A delivery is answered only once its contents are in the database. While one transaction commits,
 //! further deliveries arrive; the next transaction takes all of them. Of more than fit, owners of repositories get as
-//! much each. A delivery with many sightings or work items is committed by itself and in pieces, and waits for those
+//! much each, and of an owner the repositories. A delivery with many sightings or work items is committed by itself and in pieces, and waits for those
 //! with few. The inbox is bounded: if the database is slower than the forges for long, they are asked to retry.
 
 mod waiting;
@@ -169,8 +169,8 @@ impl Committer {
     /// last one: until then it may be sent again, and what was added is known.
     async fn commit_alone(&self, mut entry: Entry) -> Result<Taken, StoreError> {
         let mut turn = Turn::default();
-        let (actor, owner) = (entry.source(), entry.owner().to_owned());
-        let store = self.responder.store_of_much(&mut turn, actor, &owner);
+        let (actor, repository) = (entry.source(), entry.repository().to_owned());
+        let store = self.responder.store_of_much(&mut turn, actor, &repository);
         let store = store.await?;
         let (id, mut items) = (entry.id.take(), std::mem::take(&mut entry.items));
         loop {
@@ -348,12 +348,11 @@ impl Entry {
         self.counts.forge().source()
     }
 
-    /// Returns the owner of the repository that the delivery is about, if it has one.
-    fn owner(&self) -> &str {
-        let item = || self.items.first()?.repository().rsplit_once('/');
-        let owner = self.sightings.owner();
-        let owner = owner.or_else(|| item().map(|(owner, _)| owner));
-        owner.unwrap_or_default()
+    /// Returns the name of the repository that the delivery is about. Empty if it is about none.
+    fn repository(&self) -> &str {
+        let item = || self.items.first().map(ToldItem::repository);
+        let repository = self.sightings.repository().or_else(item);
+        repository.unwrap_or_default()
     }
 
     /// Returns the number of sightings of keys, and of work items of ordinary size, that take the database as long.

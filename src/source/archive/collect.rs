@@ -49,9 +49,17 @@ pub(super) enum Told {
     /// A batch of events.
     Batch(Box<Batch>),
     /// Candidates of a single event, or of a part of it, of which many may be keys of ours. They are in no batch.
-    Long(Box<Candidates<MessagePlace>>),
+    Long(Box<Long>),
     /// The end of the file, or what is wrong with it.
     End(Result<(), &'static str>),
+}
+
+/// Candidates of an event, or of a part of one.
+#[derive(Debug)]
+pub(super) struct Long {
+    /// Number of pieces of the hour before the event.
+    pub(super) before: u64,
+    pub(super) candidates: Candidates<MessagePlace>,
 }
 
 /// Events of an hour that are read.
@@ -59,8 +67,9 @@ pub(super) enum Told {
 pub(super) enum Pass {
     /// All of them.
     All,
-    /// Those of which many candidates may be keys of ours, once all others were committed. Nothing is counted.
-    Long,
+    /// Those of which many candidates may be keys of ours, once all others were committed, without those among so many
+    /// first pieces. Nothing is counted.
+    Long(u64),
 }
 
 /// Options for reading the events of an hour.
@@ -105,6 +114,8 @@ struct Collector<'a> {
     item_bytes: usize,
     /// Number of pieces still to come that were counted before.
     to_skip: u64,
+    /// Number of pieces before the current one.
+    before: u64,
 }
 
 impl<'a> Collector<'a> {
@@ -119,8 +130,9 @@ impl<'a> Collector<'a> {
             item_bytes: 0,
             to_skip: match reading.pass {
                 Pass::All => reading.counted,
-                Pass::Long => u64::MAX,
+                Pass::Long(_) => u64::MAX,
             },
+            before: 0,
         }
     }
 
@@ -156,6 +168,13 @@ impl<'a> Collector<'a> {
     }
 
     fn take(&mut self, piece: Piece<'_>) {
+        if !matches!(self.reading.pass, Pass::Long(written) if self.before < written) {
+            self.read_piece(piece);
+        }
+        self.before += 1;
+    }
+
+    fn read_piece(&mut self, piece: Piece<'_>) {
         let is_new = self.to_skip == 0;
         let is_event = match piece {
             Piece::Object(json) => self.event(json, is_new),
@@ -198,7 +217,10 @@ impl<'a> Collector<'a> {
         // They are looked up separately, so that one author's texts hide and delay nothing of another's.
         let set_apart = |all: &mut Gathered| -> Result<(), Infallible> {
             let next = Gathered::new(self.parts.clock.now()).candidates;
-            let long = std::mem::replace(&mut all.candidates, next);
+            let long = Long {
+                before: self.before,
+                candidates: std::mem::replace(&mut all.candidates, next),
+            };
             let _ = self.told.blocking_send(Told::Long(Box::new(long)));
             Ok(())
         };

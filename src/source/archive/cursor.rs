@@ -49,6 +49,10 @@ pub(super) struct Track {
     /// Number of pieces of that hour that were counted already.
     #[serde(default)]
     pub(super) counted: u64,
+    /// Number of pieces of that hour among which all that names many keys is written down. Other pieces are when they
+    /// are read, and this follows.
+    #[serde(default)]
+    pub(super) written: u64,
     /// Number of failed attempts to read that hour.
     #[serde(default)]
     pub(super) tries: u32,
@@ -146,6 +150,7 @@ impl Track {
         Self {
             next,
             counted: 0,
+            written: 0,
             tries: 0,
             tried_at: None,
             events: 0,
@@ -159,8 +164,14 @@ impl Track {
 
     /// Moves on to the next hour, whether or not this one could be read.
     pub(super) fn go_on(&mut self) {
-        self.next = self.next.plus(1);
+        self.begin_at(self.next.plus(1));
+    }
+
+    /// Goes to an hour of which nothing was read.
+    pub(super) fn begin_at(&mut self, hour: Hour) {
+        self.next = hour;
         self.counted = 0;
+        self.written = 0;
         self.tries = 0;
         self.tried_at = None;
     }

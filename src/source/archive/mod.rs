@@ -132,8 +132,7 @@ impl GhArchive {
                 "the archive was read up to an hour that is yet to come: this machine's clock was ahead, or is behind \
                  now; hours before the last six may have been passed over, `sources backfill` reads them"
             );
-            track.next = newest.plus(-6);
-            (track.counted, track.tries) = (0, 0);
+            track.begin_at(newest.plus(-6));
         }
         let is_first = known.is_none();
         let before = known.unwrap_or_else(|| Track::new(newest));

@@ -8,7 +8,7 @@ use reqwest::header::ACCEPT_ENCODING;
 use tokio::sync::mpsc;
 
 use super::GhArchive;
-use super::collect::{Batch, Pass, Reading, Told, collect};
+use super::collect::{Batch, Long, Pass, Reading, Told, collect};
 use super::cursor::{Cursor, Reader, Track};
 use super::hour::Hour;
 use crate::fetch::{FetchError, Pace, PaceLimits, has_contents, send, wait_of};
@@ -60,18 +60,6 @@ pub(super) enum HourEnd {
     Broken(PollError),
 }
 
-impl HourEnd {
-    /// Returns whether another attempt may read no more than this one: the hour was read to its end, or its file is
-    /// damaged.
-    fn may_be_all(&self) -> bool {
-        match self {
-            Self::Whole => true,
-            Self::Broken(PollError::Hour { error, .. }) => matches!(error, HourError::Damaged(_)),
-            Self::Broken(_) | Self::Missing => false,
-        }
-    }
-}
-
 /// Final state of an hour, which is not read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -90,6 +78,8 @@ pub(super) struct Sitting<'a> {
     pub(super) each: &'a mut (dyn FnMut(&Track) + Send),
     /// `true` if events of the current hour were put aside, since they name many keys of ours.
     has_aside: bool,
+    /// Number of pieces of the hour before the last event that is being written down, of those that were put aside.
+    writing: Option<u64>,
 }
 
 impl<'a> Sitting<'a> {
@@ -105,21 +95,23 @@ impl<'a> Sitting<'a> {
             track,
             each,
             has_aside: false,
+            writing: None,
         }
     }
 
     /// Reads the next hour and commits its contents. The track stays at this hour. If there are events that name many
-    /// keys of ours, the hour is requested again for them once all others were committed.
+    /// keys of ours, the hour is requested again for them once all others were committed. So it is if it was not read to
+    /// its end, which it may never be: what was written down is not when the hour is tried again.
     ///
     /// # Errors
     /// Returns a [`PollError`] only if the database fails; any other failure is a [`HourEnd::Broken`].
     pub(super) async fn read(&mut self) -> Result<HourEnd, PollError> {
-        self.has_aside = false;
+        (self.has_aside, self.writing) = (false, None);
         let ended = self.read_once(Pass::All).await?;
-        if !self.has_aside || !ended.may_be_all() {
+        if !self.has_aside {
             return Ok(ended);
         }
-        let again = self.read_once(Pass::Long).await?;
+        let again = self.read_once(Pass::Long(self.track.written)).await?;
         Ok(match ended {
             HourEnd::Whole => again,
             broken => broken,
@@ -189,8 +181,11 @@ impl<'a> Sitting<'a> {
             self.track.bytes = bytes_before + sent.load(Ordering::Relaxed);
             match message {
                 Told::Batch(batch) => self.commit(*batch).await?,
-                Told::Long(candidates) => self.take(*candidates, pass).await?,
-                Told::End(end) => return Ok(end.map_err(HourError::Damaged)),
+                Told::Long(long) => self.take(*long, pass).await?,
+                Told::End(end) => {
+                    self.note_written().await?;
+                    return Ok(end.map_err(HourError::Damaged));
+                }
             }
         }
         Ok(Err(HourError::Damaged("it was not read to the end")))
@@ -204,11 +199,11 @@ impl<'a> Sitting<'a> {
     }
 
     /// Commits the candidates of one event. If many of them are keys of ours, that is left to the second pass.
-    async fn take(
-        &mut self,
-        mut candidates: Candidates<MessagePlace>,
-        pass: Pass,
-    ) -> Result<(), PollError> {
+    async fn take(&mut self, long: Long, pass: Pass) -> Result<(), PollError> {
+        let Long {
+            before,
+            mut candidates,
+        } = long;
         let frame = &self.archive.frame;
         let is_little = frame.retain_ours(&mut candidates).await? <= LITTLE;
         match pass {
@@ -219,20 +214,24 @@ impl<'a> Sitting<'a> {
                 };
                 frame.commit_early(&mut gathered).await?;
             }
-            Pass::All => self.has_aside = true,
-            Pass::Long if is_little => {}
-            Pass::Long => {
-                let mut turns = 1;
-                // Else the hour would be read from its beginning for every turn that does not come.
-                while let Err(error) = frame.report_many(&candidates).await {
-                    let is_put_off = matches!(error, PollError::Store(StoreError::PutOff { .. }));
-                    if !is_put_off || turns == TURNS {
-                        return Err(error);
-                    }
-                    turns += 1;
-                    tokio::time::sleep(PUT_OFF).await;
+            Pass::All => self.has_aside |= before >= self.track.written,
+            Pass::Long(_) if is_little => {}
+            Pass::Long(_) => {
+                if self.writing != Some(before) {
+                    self.note_written().await?;
+                    self.writing = Some(before);
                 }
+                self.archive.report_many(&candidates).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Records that an event that was put aside is written down, so that it is not when the hour is read again.
+    async fn note_written(&mut self) -> Result<(), PollError> {
+        if let Some(before) = self.writing.take() {
+            self.track.written = before + 1;
+            self.save(None, None).await?;
         }
         Ok(())
     }
@@ -304,6 +303,21 @@ impl<'a> Sitting<'a> {
 }
 
 impl GhArchive {
+    /// Reports the keys of an event, or of a part of it, when it is its turn.
+    async fn report_many(&self, candidates: &Candidates<MessagePlace>) -> Result<(), PollError> {
+        let mut turns = 1;
+        // Else the hour would be read from its beginning for every turn that does not come.
+        while let Err(error) = self.frame.report_many(candidates).await {
+            let is_put_off = matches!(error, PollError::Store(StoreError::PutOff { .. }));
+            if !is_put_off || turns == TURNS {
+                return Err(error);
+            }
+            turns += 1;
+            tokio::time::sleep(PUT_OFF).await;
+        }
+        Ok(())
+    }
+
     /// Requests the file of an hour. Returns `None` if the archive does not have it.
     async fn ask(&self, hour: Hour) -> Result<Option<Response>, PollError> {
         let mut url = self.base_url.clone();

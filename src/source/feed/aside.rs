@@ -20,7 +20,7 @@ use crate::github::INTERVAL;
 use crate::offload::{apart, block_on};
 use crate::source::PollError;
 use crate::source::kept::Kept;
-use crate::source::page::entries;
+use crate::source::page::{entries, places};
 use crate::store::SourceState;
 
 /// Number of candidates of an event that are held until they are written down: as many as fit, with their places, in
@@ -161,13 +161,10 @@ impl GitHubEvents {
             return Err(PollError::NotAList("it has no contents"));
         };
         let text = apart(body.len(), || body.json());
-        let count = apart(text.len(), || entries(text))?.len();
-        Ok(Page {
-            part,
-            has_next: part.has_next(&answer, count),
-            body,
-            done: 0,
-        })
+        let events = apart(text.len(), || entries(text))?;
+        let events = places(text, &events);
+        let has_next = part.has_next(&answer, events.len());
+        Ok(Page::new(part, has_next, body, events))
     }
 
     /// Reads the events on a page that were put aside to their end, reports what is found, and records that.
@@ -215,9 +212,7 @@ impl GitHubEvents {
         page: &mut Page,
         aside: &VecDeque<Aside>,
     ) -> Result<Option<Found>, PollError> {
-        let text = apart(page.body.len(), || page.body.json());
-        let events = apart(text.len(), || entries(text))?;
-        for json in events.iter().skip(page.done).map(|event| event.get()) {
+        while let Some(json) = page.event() {
             let event = apart(json.len(), || self.event(json));
             let name = name_of(&event, json);
             if let Some(Aside { name, done }) = aside.iter().find(|aside| aside.name == name) {
@@ -228,7 +223,7 @@ impl GitHubEvents {
                     is_done,
                 }));
             }
-            page.done += 1;
+            page.go_on();
             tokio::task::yield_now().await;
         }
         Ok(None)
@@ -286,7 +281,7 @@ async fn unless_wanted<T>(page: Page, work: impl Future<Output = T>) -> (T, Opti
     let mut work = pin!(work);
     tokio::select! {
         done = &mut work => return (done, Some(page)),
-        () = page.body.wanted() => {}
+        () = page.wanted() => {}
     }
     drop(page);
     (work.await, None)

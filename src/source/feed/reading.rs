@@ -1,6 +1,7 @@
 //! Reading the pages of a feed, down to events that were read before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use crate::forge::{Gathered, kept_id};
 use crate::github::{Answer, PER_PAGE};
 use crate::offload::{apart, block_on};
 use crate::respond::LITTLE;
-use crate::source::page::entries;
+use crate::source::page::{entries, places};
 use crate::source::state::Frame;
 use crate::source::{PollError, Scope};
 
@@ -71,10 +72,44 @@ impl Part {
 /// A page, or a part of one, that is held to be read again.
 pub(super) struct Page {
     pub(super) part: Part,
-    pub(super) body: Body,
     pub(super) has_next: bool,
-    /// Number of its first events among which nothing is left to be read.
-    pub(super) done: usize,
+    body: Body,
+    /// Places of its events in the body, without the first ones, among which nothing is left to be read. It is parsed
+    /// once, however many of them were put aside.
+    events: VecDeque<Range<usize>>,
+}
+
+impl Page {
+    /// Creates a page of these events, which stand in the JSON of `body`.
+    pub(super) fn new(
+        part: Part,
+        has_next: bool,
+        body: Body,
+        events: VecDeque<Range<usize>>,
+    ) -> Self {
+        Self {
+            part,
+            has_next,
+            body,
+            events,
+        }
+    }
+
+    /// Returns the JSON of the first event that is left.
+    pub(super) fn event(&self) -> Option<&str> {
+        let place = self.events.front()?.clone();
+        str::from_utf8(self.body.get(place)?).ok()
+    }
+
+    /// Goes on to the next event.
+    pub(super) fn go_on(&mut self) {
+        self.events.pop_front();
+    }
+
+    /// Waits until others wait for the memory of the page, for whose sake it should be dropped.
+    pub(super) async fn wanted(&self) {
+        self.body.wanted().await;
+    }
 }
 
 /// Numbers of sightings that are written down before what is put aside.
@@ -279,12 +314,8 @@ impl GitHubEvents {
             // The next one may be slow to come.
             reading.commit_early(&self.frame).await?;
         } else if !reading.aside.is_empty() || !cursor.aside.is_empty() {
-            reading.last = Some(Page {
-                part,
-                body,
-                has_next,
-                done: 0,
-            });
+            let events = places(text, &events);
+            reading.last = Some(Page::new(part, has_next, body, events));
         }
         Ok(goes_on)
     }

@@ -2,6 +2,9 @@
 //! No request waits for others to join it, and nothing is cached between queries, so a revocation by any process takes
 //! effect at once.
 //!
+//! Whoever asks for what no query finds is told that it does not exist only if it does not: while there are keys under a
+//! pepper that this process lacks, the answer is an error.
+//!
 //! A query that takes longer than usual holds up only the callers that are part of it: the next query starts beside it.
 //! A connection that no longer answers therefore costs its own callers their deadline, and others nothing.
 
@@ -31,6 +34,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(8);
 /// Handle for looking up keys and access tokens by the digests of their values. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lookup {
+    store: Store,
     keys: mpsc::Sender<Request<Vec<Key>>>,
     tokens: mpsc::Sender<Request<Token>>,
 }
@@ -52,44 +56,81 @@ struct Request<T> {
 /// Answer to a look-up. All callers of a failed query share its error.
 type Answer<T> = Result<Option<T>, Arc<StoreError>>;
 
+/// Result of a query.
+struct Found<T> {
+    found: HashMap<Sha256Digest, T>,
+    /// Why nobody can tell of what was not found whether it exists.
+    others: Option<Arc<StoreError>>,
+}
+
+impl<T: Clone> Found<T> {
+    /// Checks, once for all that a query did not find, whether there is something that it could not find.
+    async fn of(store: &Store, asked: &[Sha256Digest], found: HashMap<Sha256Digest, T>) -> Self {
+        let others = if asked.iter().all(|digest| found.contains_key(digest)) {
+            None
+        } else {
+            store.check_peppers().await.err().map(Arc::new)
+        };
+        Self { found, others }
+    }
+
+    fn answer(&self, digest: &Sha256Digest) -> Answer<T> {
+        match (self.found.get(digest), &self.others) {
+            (Some(found), _) => Ok(Some(found.clone())),
+            (None, None) => Ok(None),
+            (None, Some(error)) => Err(Arc::clone(error)),
+        }
+    }
+}
+
 impl Lookup {
     /// Creates a look-up service on `store`, and the task that has to run for it.
     pub fn new(store: Store) -> (Self, LookupTask) {
         let (keys, asked_keys) = mpsc::channel(WAITING_MAX);
         let (tokens, asked_tokens) = mpsc::channel(WAITING_MAX);
         let task = LookupTask {
-            store,
+            store: store.clone(),
             keys: asked_keys,
             tokens: asked_tokens,
         };
-        (Self { keys, tokens }, task)
+        let lookup = Self {
+            store,
+            keys,
+            tokens,
+        };
+        (lookup, task)
     }
 
-    /// Like [`Store::find_key`].
+    /// Returns the key of the project whose value has this digest, whichever pepper it was stored under.
     ///
     /// # Errors
-    /// Returns any [`StoreError`] of a read, or [`StoreError::Unavailable`] if the task has ended or does not answer in
-    /// time.
+    /// Returns [`StoreError::UnknownPepper`] if it was not found and there are keys that would not be, any
+    /// [`StoreError`] of a read, or [`StoreError::Unavailable`] if the task has ended or does not answer in time.
     pub async fn key(&self, project: &str, digest: Sha256Digest) -> Answer<Key> {
-        let keys = ask(&self.keys, digest).await?.unwrap_or_default();
-        Ok(keys.into_iter().find(|key| key.project == project))
+        let Some(keys) = ask(&self.keys, digest).await? else {
+            return Ok(None);
+        };
+        let own = keys.into_iter().find(|key| key.project == project);
+        if own.is_none() {
+            // Other projects have the value. That of this one may stand under another pepper.
+            self.store.check_peppers().await?;
+        }
+        Ok(own)
     }
 
     /// Returns whether any project has a key with this digest.
     ///
     /// # Errors
-    /// Returns any [`StoreError`] of a read, or [`StoreError::Unavailable`] if the task has ended or does not answer in
-    /// time.
+    /// Returns the errors of [`Lookup::key`].
     pub async fn is_key(&self, digest: Sha256Digest) -> Result<bool, Arc<StoreError>> {
         let keys = ask(&self.keys, digest).await?;
         Ok(keys.is_some_and(|keys| !keys.is_empty()))
     }
 
-    /// Like [`Store::find_token`].
+    /// Returns the access token whose value has this digest, valid or not.
     ///
     /// # Errors
-    /// Returns any [`StoreError`] of a read, or [`StoreError::Unavailable`] if the task has ended or does not answer in
-    /// time.
+    /// Returns the errors of [`Lookup::key`].
     pub async fn token(&self, digest: Sha256Digest) -> Answer<Token> {
         ask(&self.tokens, digest).await
     }
@@ -129,11 +170,17 @@ impl LookupTask {
         let token_store = store.clone();
         let answer_keys = serve(keys, move |digests: Vec<Sha256Digest>| {
             let store = store.clone();
-            async move { store.find_keys(&digests).await }
+            async move {
+                let found = store.find_keys(&digests).await?;
+                Ok(Found::of(&store, &digests, found).await)
+            }
         });
         let answer_tokens = serve(tokens, move |digests: Vec<Sha256Digest>| {
             let store = token_store.clone();
-            async move { store.find_tokens(&digests).await }
+            async move {
+                let found = store.find_tokens(&digests).await?;
+                Ok(Found::of(&store, &digests, found).await)
+            }
         });
         futures_util::future::join(answer_keys, answer_tokens).await;
     }
@@ -144,7 +191,7 @@ async fn serve<T, F>(
     find: impl Fn(Vec<Sha256Digest>) -> F,
 ) where
     T: Clone,
-    F: Future<Output = Result<HashMap<Sha256Digest, T>, StoreError>>,
+    F: Future<Output = Result<Found<T>, StoreError>>,
 {
     let mut in_flight = FuturesUnordered::new();
     // Start of each query in flight, the latest last.
@@ -189,11 +236,11 @@ fn digests<T>(asked: &[Request<T>]) -> Vec<Sha256Digest> {
     digests
 }
 
-fn answer<T: Clone>(asked: Vec<Request<T>>, found: Result<HashMap<Sha256Digest, T>, StoreError>) {
+fn answer<T: Clone>(asked: Vec<Request<T>>, found: Result<Found<T>, StoreError>) {
     let found = found.map_err(Arc::new);
     for request in asked {
         let answer = match &found {
-            Ok(found) => Ok(found.get(&request.digest).cloned()),
+            Ok(found) => found.answer(&request.digest),
             Err(error) => Err(Arc::clone(error)),
         };
         // The receiver is gone if the caller was dropped meanwhile.

@@ -105,7 +105,11 @@ impl TestServer {
 
     /// On this database.
     pub(crate) async fn on(database: &TestDatabase, setup: Setup) -> Self {
-        let store = database.store().await;
+        Self::over(database.store().await, setup).await
+    }
+
+    /// On this store.
+    pub(crate) async fn over(store: Store, setup: Setup) -> Self {
         let formats = FormatSet::builtin();
         let clock = Arc::new(ManualClock::new(START.parse().unwrap()));
         let shared: SharedClock = Arc::clone(&clock) as SharedClock;

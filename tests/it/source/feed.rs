@@ -611,3 +611,45 @@ async fn a_page_that_is_too_long_is_read_in_parts() {
     );
     database.remove().await;
 }
+
+/// Whoever polls next finds nothing new in it.
+#[tokio::test]
+async fn what_a_failed_poll_has_committed_is_counted() {
+    let (database, rig) = sqlite().await;
+    let server = MockServer::start().await;
+    let long = format!("[\"{}\"]", "x".repeat(17 << 20));
+    let long = ResponseTemplate::new(200).set_body_raw(long, "application/json");
+    page("1").respond_with(long).mount(&server).await;
+    let part = |number: &str| {
+        Mock::given(method("GET"))
+            .and(path("/events"))
+            .and(query_param("per_page", "10"))
+            .and(query_param("page", number))
+    };
+    let first = answer(&pushes(20, 11));
+    part("1").respond_with(first).mount(&server).await;
+    let failing = ResponseTemplate::new(502);
+    part("2")
+        .respond_with(failing)
+        .up_to_n_times(2)
+        .mount(&server)
+        .await;
+    let source = rig.source(&server.uri());
+    for polls in 1..=2 {
+        source.poll_once().await.unwrap_err();
+        let state = rig.state().await;
+        assert_eq!((state.polls, state.items, state.events), (polls, 10, 0));
+        let items = database.count("SELECT COUNT(*) FROM work_items").await;
+        assert_eq!(items, 10);
+    }
+    let second = answer(&pushes(10, 6));
+    part("2").respond_with(second).mount(&server).await;
+    let outcome = poll(&source).await;
+    assert_eq!((outcome.events, outcome.items), (15, 5));
+    let state = rig.state().await;
+    assert_eq!(
+        (state.items, state.events, state.kind),
+        (15, 15, "github_events".to_owned())
+    );
+    database.remove().await;
+}

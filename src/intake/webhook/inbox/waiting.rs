@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 
 use super::{Entry, WAITING_MAX};
+use crate::respond::owner_of;
 
 /// Maximum number of deliveries in one transaction.
 const GROUP_MAX: usize = 128;
@@ -32,14 +33,12 @@ impl Waiting {
         true
     }
 
-    /// Removes the deliveries that are committed next. Owners of repositories get as much each; the first one of each
-    /// owner is passed by nobody who arrived later.
+    /// Removes the deliveries that are committed next. Owners of repositories get as much each, and of an owner the
+    /// repositories; the first delivery of each owner is passed by none that arrived later.
     pub(super) fn next_group(&mut self) -> Vec<Entry> {
-        let places = fair_places(
-            self.0
-                .iter()
-                .map(|entry| (entry.owner(), 1 + entry.weight())),
-        );
+        let waiting = self.0.iter();
+        let waiting = waiting.map(|entry| (entry.repository(), 1 + entry.weight()));
+        let places = fair_places(&waiting.collect::<Vec<_>>());
         let mut in_order: Vec<(usize, Entry)> = places.into_iter().zip(self.0.drain(..)).collect();
         // Equals stay in the order of their arrival.
         in_order.sort_by_key(|(place, _)| *place);
@@ -52,15 +51,30 @@ impl Waiting {
 }
 
 /// Returns, for each of those that wait, how much of the same owner comes before it. Whoever has the least comes first.
-fn fair_places<'e>(waiting: impl Iterator<Item = (&'e str, usize)>) -> Vec<usize> {
+/// Of an owner, that is what has the least of the same repository before it, or else came first.
+fn fair_places(waiting: &[(&str, usize)]) -> Vec<usize> {
+    let order: Vec<usize> = (0..waiting.len()).collect();
+    let of_repository = places_of(waiting, &order, |repository| repository);
+    let mut order = order;
+    order.sort_by_key(|at| of_repository[*at]);
+    places_of(waiting, &order, owner_of)
+}
+
+/// Returns, for each of those that wait, how much of what has the same name comes before it in this order.
+fn places_of<'e>(
+    waiting: &[(&'e str, usize)],
+    order: &[usize],
+    name: impl Fn(&'e str) -> &'e str,
+) -> Vec<usize> {
     let mut before: HashMap<&str, usize> = HashMap::new();
-    let places = waiting.map(|(owner, cost)| {
-        let own = before.entry(owner).or_default();
-        let place = *own;
+    let mut places = vec![0; waiting.len()];
+    for at in order {
+        let (repository, cost) = waiting[*at];
+        let own = before.entry(name(repository)).or_default();
+        places[*at] = *own;
         *own += cost;
-        place
-    });
-    places.collect()
+    }
+    places
 }
 
 /// Returns how many of the deliveries, or work items, with these weights are committed together: at least one, and no
@@ -81,15 +95,26 @@ mod tests {
     #[test]
     fn owners_of_repositories_get_as_much_each() {
         let waiting = [
-            ("a", 64),
-            ("a", 64),
-            ("a", 1),
-            ("b", 64),
-            ("b", 2),
-            ("c", 1),
+            ("a/x", 64),
+            ("a/x", 64),
+            ("a/x", 1),
+            ("b/x", 64),
+            ("b/x", 2),
+            ("c/x", 1),
         ];
-        let places = fair_places(waiting.into_iter());
-        assert_eq!(places, [0, 64, 128, 0, 64, 0]);
+        assert_eq!(fair_places(&waiting), [0, 64, 128, 0, 64, 0]);
+    }
+
+    /// However many deliveries of another one of the same owner came before.
+    #[test]
+    fn repositories_of_an_owner_get_as_much_each() {
+        let mut waiting = vec![("acme/loud", 65); 400];
+        waiting.extend([("acme/quiet", 65), ("acme/small", 1), ("acme/quiet", 65)]);
+        let places = fair_places(&waiting);
+        assert_eq!(places[..3], [0, 131, 261]);
+        assert_eq!(places[400..], [65, 130, 196]);
+        // Deliveries that are about no repository are those of one owner.
+        assert_eq!(fair_places(&[("", 2), ("", 2), ("a/x", 2)]), [0, 2, 0]);
     }
 
     #[test]

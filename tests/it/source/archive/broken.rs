@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use rescind::source::{HourError, PollError, Source as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use wiremock::{MockServer, ResponseTemplate};
 
-use super::{NEWEST, asked, backfill, file, gzip, hours, mount, poll, pushes, sqlite};
+use super::{
+    NEWEST, Rig, asked, backfill, comment, file, gzip, hours, lines, mount, poll, push, pushes,
+    sqlite,
+};
+use crate::support::databases::on_both_databases;
 
 #[tokio::test]
 async fn archive_keeps_what_was_read_of_a_broken_hour_and_tries_again() {
@@ -173,4 +178,63 @@ async fn archive_connection_that_is_cut_is_no_whole_hour() {
         ),
         "{failure}"
     );
+}
+
+/// Answers every request for an hour with a file that breaks off. There are no others.
+async fn cut_every_time(listener: TcpListener, body: Vec<u8>) {
+    let missing = b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len() + 100
+    );
+    loop {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let length = socket.read(&mut request).await.unwrap();
+        let line = format!("GET /{NEWEST}.json.gz ");
+        if request[..length].starts_with(line.as_bytes()) {
+            let _ = socket.write_all(head.as_bytes()).await;
+            let _ = socket.write_all(&body).await;
+        } else {
+            let _ = socket.write_all(missing).await;
+        }
+    }
+}
+
+on_both_databases! {
+    /// They wait for the end of the hour, which may never be read.
+    async fn archive_events_with_many_keys_are_written_though_their_hour_is_cut_every_time(database) {
+        let rig = Rig::new(&database.store().await);
+        let mut keys = Vec::new();
+        for _ in 0..70 {
+            keys.push(rig.issue(false).await);
+        }
+        let words: Vec<&str> = keys.iter().map(|(_, value)| value.expose()).collect();
+        let many = comment(&words.join(" "));
+        let events = [push(0), many.clone(), push(1), many, push(2)];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let archive = rig.archive(&format!("http://{}", listener.local_addr().unwrap()));
+        let mut server = tokio::task::JoinSet::new();
+        server.spawn(cut_every_time(listener, gzip(&lines(&events))));
+        let mut seen = 0;
+        for tries in 1..=5 {
+            let polled = archive.poll_once().await;
+            for (key, _) in &keys {
+                assert!(rig.is_revoked(key).await);
+            }
+            // What is written down is not written again whenever the hour is tried again.
+            let sightings = database.count("SELECT CAST(SUM(sightings) AS BIGINT) FROM incidents").await;
+            assert!(seen == 0 || seen == sightings, "{sightings} after {seen}");
+            seen = sightings;
+            let gaps = rig.past().await.gaps;
+            assert_eq!((polled.is_ok(), gaps), (tries == 5, u64::from(tries == 5)), "{tries}");
+            let wait = if tries == 1 { 5 * 60 } else { 16 };
+            rig.clock.advance(SignedDuration::from_mins(wait));
+        }
+        let state = rig.past().await;
+        let unseen = state.unseen.unwrap();
+        assert!(unseen.contains("could not be read to the end: 1 hour (2026-05-28-19)"), "{unseen}");
+        assert_eq!((state.events, state.items, state.malformed), (5, 3, 0));
+        server.abort_all();
+    }
 }
