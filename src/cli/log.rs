@@ -312,7 +312,7 @@ impl<W: Write> Export<W> {
 }
 
 async fn verify_database(context: &Context) -> anyhow::Result<ExitCode> {
-    let store = open_store(&context.config()?, false).await?;
+    let store = open_store(&context.config()?, Empty::Refuse).await?;
     store.check_ready().await?;
     report(
         store

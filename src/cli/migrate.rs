@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::context::{block_on, open_store};
+use super::context::{InitArgs, announce_new, block_on, open_store};
 use super::{Context, DONE, output};
 
 /// `rescind migrate`
@@ -16,13 +16,20 @@ was stopped and the new one is not started yet: the old one does not work with t
 Example:
   rescind --config /etc/rescind/config.toml migrate"
 )]
-pub(super) struct MigrateArgs {}
+pub(super) struct MigrateArgs {
+    #[command(flatten)]
+    init: InitArgs,
+}
 
-pub(super) fn run(MigrateArgs {}: MigrateArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &MigrateArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let config = context.config()?;
     block_on(async {
-        let store = open_store(&config, true).await?;
+        let store = open_store(&config, args.init.set_up()).await?;
+        let is_new = store.is_new().await?;
         let steps = store.migrate().await?;
+        if is_new {
+            announce_new(&store);
+        }
         output::line(&match steps {
             0 => format!("{} is up to date", store.place()),
             steps => format!("{}: applied {steps} migrations", store.place()),

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::context::{Empty, Instance, block_on};
+use super::context::{Empty, InitArgs, Instance, block_on};
 use super::output::{self, List, time};
 use super::time as when;
 use super::time::Expiry;
@@ -56,6 +56,8 @@ struct CreateArgs {
     /// Expiry: never, 90d, a date or a time
     #[arg(long, value_name = "WHEN", default_value = "never", value_parser = when::expiry)]
     expires: Expiry,
+    #[command(flatten)]
+    init: InitArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -119,7 +121,7 @@ pub(super) fn run(args: TokensArgs, context: &Context) -> anyhow::Result<ExitCod
 
 async fn create(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode> {
     output::check_is_seen()?;
-    let instance = Instance::open(context, Empty::SetUp).await?;
+    let instance = Instance::open(context, args.init.set_up()).await?;
     instance.check_texts([
         ("--description", args.description.as_str()),
         ("--project", args.project.as_str()),

@@ -1,9 +1,12 @@
 //! Tests of cli.
 
 mod backfill;
+mod backup;
 mod binary;
+mod brands;
 mod database;
 mod doctor;
+mod identity;
 mod import;
 mod keys;
 mod log;

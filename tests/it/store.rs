@@ -2,6 +2,7 @@
 
 mod failures;
 mod holders;
+mod hunted;
 mod incidents;
 mod keys;
 mod log;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::context::{Empty, Instance};
+use crate::cli::context::{InitArgs, Instance};
 use crate::cli::{Context, DONE, FOUND, UsageError, output, text};
 use crate::issuer::{RowError, RowFormat, parse_rows};
 use crate::store::DEFAULT_PROJECT;
@@ -36,6 +36,8 @@ pub(super) struct ImportArgs {
     /// Project that the keys belong to
     #[arg(long, value_name = "PROJECT", default_value = DEFAULT_PROJECT, value_parser = text::project)]
     project: String,
+    #[command(flatten)]
+    init: InitArgs,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +49,7 @@ struct Counts {
 
 pub(super) async fn run(args: ImportArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let (mut input, progress) = open(&args.file)?;
-    let instance = Instance::open(context, Empty::SetUp).await?;
+    let instance = Instance::open(context, args.init.set_up()).await?;
     instance.check_texts([("--project", args.project.as_str())])?;
     let format = sniff(&mut input).map_err(|error| unreadable(&args.file, &error))?;
     let mut counts = Counts::default();

@@ -56,7 +56,7 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
     if !archives.contains(&args.name) {
         return Err(no_such_archive(&args.name, &archives).into());
     }
-    let instance = Instance::open(context, Empty::SetUp).await?;
+    let instance = Instance::open(context, Empty::SetUp { init: false }).await?;
     let period = Period::parse(&args.from, &args.to, instance.now());
     let period = period.map_err(|error| UsageError(error.to_string()))?;
     let clock = Arc::clone(&instance.clock);

@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::context::{Instance, block_on};
-use super::{Context, UsageError};
+use super::{Context, UsageError, output};
 use crate::config::nearest;
 use crate::daemon::configured_sources;
 use crate::source::{ConfiguredSource, SourceStatus, source_statuses};
+use crate::store::Unhunted;
 
 /// `rescind sources`
 #[derive(Debug, Args)]
@@ -57,6 +58,10 @@ pub(super) fn run(args: SourcesArgs, context: &Context) -> anyhow::Result<ExitCo
 
 /// Returns the status of every source that is configured or known to the database.
 async fn statuses(instance: &Instance) -> anyhow::Result<Vec<SourceStatus>> {
+    let unhunted = instance.store.unhunted(&instance.formats, instance.now());
+    for group in unhunted.await? {
+        output::note(&format!("not hunted: {group}; {}", Unhunted::REMEDY));
+    }
     let configured = configured_sources(&instance.config);
     Ok(source_statuses(&instance.store, &configured, instance.now()).await?)
 }

@@ -28,6 +28,8 @@ pub(in crate::store) enum Locks {
     Blobs,
     /// `sender_key`, or `senders` by digest.
     Senders,
+    /// The own row of `hunters`, or those that are gone.
+    Hunters,
     /// `tokens`, by `id`.
     Tokens,
     /// `keys`: existing ones by `id`; new ones, and those whose digest is rewritten, by digest and project.

@@ -8,7 +8,8 @@ use super::super::queue::{
 };
 use super::super::sources::{deliveries, work as source_work};
 use super::super::{
-    Store, StoreError, incidents, keys, log, peppers, queue, senders, sources, tokens,
+    Store, StoreError, hunted, identity, incidents, keys, log, peppers, queue, senders, sources,
+    tokens,
 };
 use super::connect::Db;
 use super::ready;
@@ -44,6 +45,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
         blobs::ALL,
         senders::ALL,
         ready::ALL,
+        identity::ALL,
+        hunted::ALL,
     ];
     let lists = [
         keys::every_filter(),

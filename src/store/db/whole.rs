@@ -22,8 +22,9 @@ const EXAMINED: Duration = Duration::from_secs(1);
 const NAMED: usize = 3;
 
 /// Names of all tables.
-pub(super) const TABLES: [&str; 17] = [
+pub(super) const TABLES: [&str; 19] = [
     "_sqlx_migrations",
+    "hunters",
     "incidents",
     "keys",
     "log_head",
@@ -36,6 +37,7 @@ pub(super) const TABLES: [&str; 17] = [
     "senders",
     "source_work",
     "sources",
+    "store_identity",
     "tokens",
     "uses_after_exposure",
     "webhook_deliveries",
