@@ -230,9 +230,10 @@ fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<Ex
             for group in &groups {
                 output::note(&format!("not hunted: {group}; {}", Unhunted::REMEDY));
             }
-            Ok(match groups.is_empty() {
-                true => DONE,
-                false => ExitCode::from(FOUND),
+            Ok(if groups.is_empty() {
+                DONE
+            } else {
+                ExitCode::from(FOUND)
             })
         }
         Err(FormatsError { problems }) => {

@@ -87,7 +87,7 @@ async fn serve(
     let redactor = Redactor::new(&loaded.formats);
     let clock = Arc::new(SystemClock);
     let started = Daemon::start(loaded, args.init.init, clock, &mut signals, &show);
-    let daemon = match started.await {
+    let daemon = match Box::pin(started).await {
         Err(DaemonError::Stopped(_)) => return Ok(DONE),
         started => started?,
     };

@@ -56,7 +56,7 @@ impl Room {
         };
         // A relative path depends on the directory that the program was started in.
         let place = match std::path::absolute(database) {
-            Ok(path) if path.exists() => path.display().to_string(),
+            Ok(path) if !database.contains("://") => path.display().to_string(),
             _ => database.clone(),
         };
         entrance.lacks_room();

@@ -67,7 +67,7 @@ impl Hangups {
     /// Waits for the next signal. Those that came together, or while nobody waited, are one.
     pub(super) async fn next(&mut self) {
         if self.0.recv().await.is_none() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

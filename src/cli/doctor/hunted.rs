@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::store::{Store, Unhunted};
 
 const NAME: &str = "hunted keys";
+const MEND: &str = "see the check of the database";
 
 pub(super) async fn examine(config: &Config, store: &Store) -> Vec<Check> {
     // Another check tells what is wrong with them.
@@ -17,7 +18,6 @@ pub(super) async fn examine(config: &Config, store: &Store) -> Vec<Check> {
         let others = store.other_hunters("", formats.ruleset_version()).await?;
         Ok::<_, crate::store::StoreError>((unhunted, others))
     };
-    const MEND: &str = "see the check of the database";
     let (unhunted, others) = match in_time(found).await {
         Some(Ok(found)) => found,
         Some(Err(error)) => return vec![Check::failed(NAME, error.to_string(), MEND)],

@@ -36,22 +36,26 @@ pub(in crate::store) fn survey(
     };
     // In this order: a process that makes the database now writes the file last.
     let is_empty = size(path) == 0;
-    let marked = marker.read().map_err(on_disk)?;
+    let said = marker.read().map_err(on_disk)?;
     let found = Ground {
-        may_be_empty: marked == Marked::Begun || init,
+        may_be_empty: said == Marked::Begun || init,
         marker,
     };
     // Looked at again: the process may have ended meanwhile.
-    if !is_empty || (matches!(marked, Marked::Made(_)) && size(path) > 0) {
+    if !is_empty || (matches!(said, Marked::Made(_)) && size(path) > 0) {
         return Ok(found);
     }
     let leftover = leftover(path);
-    if let Marked::Made(_) = marked
+    if let Marked::Made(_) = said
         && !init
     {
+        let log = leftover.as_ref().map_or_else(
+            || "with its -wal if there is one".to_owned(),
+            |file| format!("beside {}, which would be lost", file.display()),
+        );
         let cause = format!(
             "{} says that there was one, and the file is missing or empty: is its disk mounted, and database.url \
-             right? Put the file back, with its -wal if there is one, or a backup (`rescind restore`)",
+             right? Then put the database back, {log}, or a backup (`rescind restore`)",
             found.marker.path().display()
         );
         return Err(unless_wanted(path, &cause));
@@ -77,7 +81,7 @@ pub(in crate::store) fn survey(
     make_folder(path).map_err(on_disk)?;
     if init {
         found.marker.begin_anew().map_err(on_disk)?;
-    } else if marked == Marked::No && !found.marker.begin().map_err(on_disk)? {
+    } else if said == Marked::No && !found.marker.begin().map_err(on_disk)? {
         // Another process was faster.
         return survey(path, create, init);
     }

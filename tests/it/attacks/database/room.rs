@@ -175,7 +175,8 @@ async fn a_start_on_a_full_disk_says_so_and_waits_for_room() {
         // One that is stopped meanwhile ends.
         let mut daemon = Daemon::begin(&binary);
         let line = daemon.wait_for("waiting for room");
-        let named = file.canonicalize().unwrap().display().to_string();
+        let folder = at.canonicalize().unwrap();
+        let named = folder.join(file.file_name().unwrap()).display().to_string();
         assert!(
             line.contains(&named) && line.contains("free some space"),
             "{line}"
