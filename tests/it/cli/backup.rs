@@ -37,8 +37,8 @@ fn a_backup_of_a_running_daemon_is_whole_and_examined() {
     let token = fs::read_to_string(binary.path("data/rescind.db.admin-token")).unwrap();
     let body = r#"{"user_id":"v","description":"x","expires_at_millis":null}"#;
     // Only in the write-ahead log.
-    let made = daemon.post("/api/v1/user-api-keys", Some(token.trim()), body);
-    assert_eq!(made.0, 200, "{}", made.1);
+    let (status, said) = daemon.post("/api/v1/user-api-keys", Some(token.trim()), body);
+    assert_eq!(status, 200, "{said}");
     let said = binary.run("backup copy.db").ok();
     assert!(
         said.contains("2 keys") && said.contains("is sound"),

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::Binary;
+use crate::support::databases::{Kind, TestDatabase};
 
 const CREATE: &str = "keys create --user u --description x";
 
@@ -158,7 +159,6 @@ fn an_empty_file_without_a_note_is_a_new_store() {
 #[test]
 fn a_new_store_on_a_server_is_announced_without_the_password() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    use crate::support::databases::{Kind, TestDatabase};
     let database = runtime.block_on(TestDatabase::new(Kind::Postgres));
     let binary = binary().with("RESCIND__DATABASE__URL", &database.url);
     let name = database.url.rsplit('/').next().unwrap();
