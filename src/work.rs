@@ -169,21 +169,33 @@ impl Worker {
     /// Runs until `stop` is canceled. After that, no new item is claimed, items in flight may finish within
     /// [`WorkerOptions::patience`], and the others are released.
     pub async fn run(&self, stop: &CancellationToken) {
+        self.run_until_replaced(&CancellationToken::new(), stop)
+            .await;
+    }
+
+    /// Runs like [`run`](Self::run), or until another worker of this process takes over: once `replaced` is canceled, no
+    /// new item is claimed, and those that are held are finished, however long that takes.
+    pub async fn run_until_replaced(&self, replaced: &CancellationToken, stop: &CancellationToken) {
         let mut run = Run::new(self);
         let mut heartbeat = self.heartbeat();
         let mut keeping = tokio::time::interval(KEEPING);
         self.remember_clean_blobs().await;
         while !stop.is_cancelled() {
+            run.is_replaced = replaced.is_cancelled();
             let full = run.turn_over().await;
+            if run.is_replaced && run.holds_nothing() {
+                break;
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = replaced.cancelled(), if !run.is_replaced => {}
                 _ = heartbeat.tick() => run.stay_alive().await,
                 _ = keeping.tick() => {
                     run.keep_order().await;
                     keeping.reset_after(run.until_keeping().await);
                 }
                 () = run.next_end(), if !run.tasks.is_empty() => {}
-                () = self.wait_for_work(), if !full => {}
+                () = self.wait_for_work(), if !full && !run.is_replaced => {}
                 // Finished while the database was told what had been begun.
                 () = std::future::ready(()), if run.has_more_to_commit() => {}
             }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
+use clap::Args;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -30,7 +31,7 @@ impl Records {
     /// Returns an error if the configuration is invalid, or the database cannot be opened or is not ready.
     pub(super) async fn open(context: &Context) -> anyhow::Result<Self> {
         let config = context.config(Needs::RECORDS)?;
-        let store = open_store(&config, false).await?;
+        let store = open_store(&config, Empty::Refuse).await?;
         store.check_ready().await?;
         Ok(Self {
             config,
@@ -59,10 +60,26 @@ pub(super) struct Instance {
 /// Treatment of a database without tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Empty {
-    /// Create the tables: the command is about to store the first row.
-    SetUp,
+    /// Create the tables: the command is about to store the first row. `init` does so even where there was a store
+    /// that is gone.
+    SetUp { init: bool },
     /// Refuse: an answer from an empty database would mislead, and the URL is probably wrong.
     Refuse,
+}
+
+/// Arguments of the commands that make a store where there is none.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct InitArgs {
+    /// Make a new, empty store even where there was one that is missing now
+    #[arg(long)]
+    pub(super) init: bool,
+}
+
+impl InitArgs {
+    /// Returns the treatment of a database without tables.
+    pub(super) fn set_up(self) -> Empty {
+        Empty::SetUp { init: self.init }
+    }
 }
 
 impl Instance {
@@ -88,15 +105,11 @@ impl Instance {
         let config = context.config(needs)?;
         let formats = context.formats(&config)?;
         let minting = config.issuer_formats(&formats)?;
-        let store = open_store(&config, empty == Empty::SetUp).await?;
+        let store = open_store(&config, empty).await?;
         match store.check_ready().await {
-            Err(StoreError::NotMigrated { found: 0, .. }) if empty == Empty::SetUp => {
+            Err(StoreError::NotMigrated { found: 0, .. }) if empty != Empty::Refuse => {
                 store.migrate().await?;
-                tracing::warn!(
-                    database = store.place(),
-                    "a new database was made; if there was to be one already, database.url names another one, or the \
-                     working folder is not the usual one"
-                );
+                announce_new(&store);
             }
             ready => ready?,
         }
@@ -151,14 +164,25 @@ impl Instance {
 /// in its write-ahead log alone.
 static OPEN: Mutex<Vec<Store>> = Mutex::new(Vec::new());
 
-/// Opens the configured database without examining its schema. `create` makes a SQLite file that does not exist.
+/// Says that there is a new store, and where: if that was not wanted, it is noticed now or never.
+pub(super) fn announce_new(store: &Store) {
+    tracing::warn!(
+        database = store.place(),
+        "a new database was made, which holds no keys; if there was to be one already, database.url names another one, \
+         or the working folder is not the usual one"
+    );
+}
+
+/// Opens the configured database without examining its schema. Unless `empty` refuses, a SQLite file that does not exist
+/// is made.
 ///
 /// # Errors
 /// Returns an error if the database cannot be opened.
-pub(super) async fn open_store(config: &Config, create: bool) -> anyhow::Result<Store> {
+pub(super) async fn open_store(config: &Config, empty: Empty) -> anyhow::Result<Store> {
     let options = StoreOptions {
         peppers: Peppers::new(config.keys.peppers.clone()),
-        create,
+        create: empty != Empty::Refuse,
+        init: empty == Empty::SetUp { init: true },
         ..StoreOptions::new(config.database.url.clone())
     };
     let store = Store::open(options).await?;

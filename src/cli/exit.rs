@@ -10,7 +10,7 @@ use crate::daemon::DaemonError;
 use crate::issuer::IssueError;
 use crate::keyformat::{FormatSet, FormatsError};
 use crate::scan::{Redactor, visible_lines};
-use crate::store::StoreError;
+use crate::store::{BackupError, StoreError};
 
 /// Exit code of a command that succeeded.
 pub const DONE: ExitCode = ExitCode::SUCCESS;
@@ -64,6 +64,12 @@ fn is_usage(cause: &(dyn Error + 'static)) -> bool {
             DaemonError::Store(error) => is_of_configuration(error),
             error => matches!(error, DaemonError::Source { .. }),
         };
+    }
+    if let Some(error) = cause.downcast_ref::<BackupError>() {
+        return matches!(
+            error,
+            BackupError::Unfit { .. } | BackupError::OnAServer { .. }
+        );
     }
     if let Some(error) = cause.downcast_ref::<IssueError>() {
         return !matches!(error, IssueError::Store(_) | IssueError::Mint(_));

@@ -10,10 +10,13 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::context::{Empty, block_on, open_store};
 use super::output::{List, note, say, say_json};
 use super::{Context, DONE, FOUND, UsageError};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Config, Needs};
 use crate::keyformat::{FormatSet, FormatsError, KeyFormat, KeyValue, Problem};
+use crate::store::Unhunted;
 use trial::Trial;
 
 /// Maximum length of a string to test, in bytes. Keys are far shorter, and files are for `scan`.
@@ -49,7 +52,7 @@ enum FormatsCommand {
   rescind formats check
   rescind formats check my-patterns && echo sound
 
-Exit codes: 0 sound, 2 something is wrong.")]
+Exit codes: 0 sound, 1 sound, but valid keys of the configured database would not be hunted, 2 something is wrong.")]
     Check {
         /// Folder [default: the configured one, or else `patterns`, or else the built-in formats]
         dir: Option<PathBuf>,
@@ -151,10 +154,14 @@ fn checksum_text(format: &KeyFormat) -> String {
 }
 
 fn entropy_text(format: &KeyFormat) -> String {
-    format.entropy_bits().map_or_else(
-        || "does not mint".to_owned(),
-        |bits| format!("{bits:.0} bits"),
-    )
+    let without = if format.is_retired() {
+        "retired"
+    } else {
+        "does not mint"
+    };
+    format
+        .entropy_bits()
+        .map_or_else(|| without.to_owned(), |bits| format!("{bits:.0} bits"))
 }
 
 fn format_as_json(format: &KeyFormat) -> Value {
@@ -165,6 +172,7 @@ fn format_as_json(format: &KeyFormat) -> Value {
         "min_length": format.min_len(),
         "max_length": format.max_len(),
         "mints": format.can_mint(),
+        "retired": format.is_retired(),
     });
     let literal = if format.literal_is_prefix() {
         "prefix"
@@ -195,10 +203,15 @@ fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<Ex
     };
     match loaded {
         Ok(formats) => {
+            let unhunted = unhunted(context, &formats)?;
+            let groups: Vec<String> = unhunted.iter().map(ToString::to_string).collect();
             if json {
-                say_json(
-                    &json!({ "ok": true, "ruleset_version": formats.ruleset_version(), "problems": [] }),
-                )?;
+                say_json(&json!({
+                    "ok": true,
+                    "ruleset_version": formats.ruleset_version(),
+                    "problems": [],
+                    "not_hunted": groups,
+                }))?;
             } else {
                 let (all, hunted) = (formats.iter().count(), formats.secret().count());
                 let noun = if all == 1 { "format" } else { "formats" };
@@ -206,7 +219,14 @@ fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<Ex
                     "{place}: {all} {noun}, {hunted} of them secret: all is well"
                 ))?;
             }
-            Ok(DONE)
+            for group in &groups {
+                note(&format!("not hunted: {group}; {}", Unhunted::REMEDY));
+            }
+            Ok(if groups.is_empty() {
+                DONE
+            } else {
+                ExitCode::from(FOUND)
+            })
         }
         Err(FormatsError { problems }) => {
             if json {
@@ -222,6 +242,23 @@ fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<Ex
             Err(UsageError(format!("{place}: {count} {noun} to mend")).into())
         }
     }
+}
+
+/// Returns the valid keys of the configured database that these formats do not hunt. Where there is no database, or none
+/// that can be read, nothing is said of it: pattern files are checked on machines that have no access to it, too.
+fn unhunted(context: &Context, formats: &FormatSet) -> anyhow::Result<Vec<Unhunted>> {
+    let Ok(config) = context.config(Needs::RECORDS) else {
+        return Ok(Vec::new());
+    };
+    block_on(async {
+        let Ok(store) = open_store(&config, Empty::Refuse).await else {
+            return Ok(Vec::new());
+        };
+        if store.check_ready().await.is_err() {
+            return Ok(Vec::new());
+        }
+        Ok(store.unhunted(formats, SystemClock.now()).await?)
+    })
 }
 
 /// Loads the formats to check, and returns them with the name of their location. In order of precedence, these are

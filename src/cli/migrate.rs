@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::context::{block_on, open_store};
+use super::context::{InitArgs, announce_new, block_on, open_store};
 use super::{Context, DONE, output};
 use crate::config::Needs;
 
@@ -22,13 +22,19 @@ pub(super) struct MigrateArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    init: InitArgs,
 }
 
 pub(super) fn run(args: &MigrateArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let config = context.config(Needs::RECORDS)?;
     block_on(async {
-        let store = open_store(&config, true).await?;
+        let store = open_store(&config, args.init.set_up()).await?;
+        let is_new = store.is_new().await?;
         let steps = store.migrate().await?;
+        if is_new {
+            announce_new(&store);
+        }
         let place = store.place();
         match steps {
             _ if args.json => {

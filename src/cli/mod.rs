@@ -2,18 +2,21 @@
 
 mod actor;
 mod allocator;
+mod backup;
 mod config;
 mod context;
 pub mod demo;
 mod doctor;
 mod exit;
 mod file;
+mod first_token;
 mod formats;
 mod keys;
 mod log;
 mod logging;
 mod migrate;
 mod output;
+mod restore;
 mod scan;
 mod serve;
 mod sources;
@@ -85,6 +88,10 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Apply pending database migrations
     Migrate(migrate::MigrateArgs),
+    /// Copy the database while it is used (SQLite)
+    Backup(backup::BackupArgs),
+    /// Put a backup back (SQLite)
+    Restore(restore::RestoreArgs),
     /// Print the effective configuration
     Config(config::ConfigArgs),
     /// Find keys in files, folders, standard input and git histories
@@ -112,7 +119,7 @@ impl Command {
 }
 
 /// State shared by all commands.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Context {
     /// Configuration file named by `--config` or `RESCIND_CONFIG`.
     pub config_path: Option<PathBuf>,
@@ -173,13 +180,15 @@ pub fn run(cli: Cli) -> ExitCode {
 fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(&args),
-        Command::Serve(serve::ServeArgs {}) => serve::run(context),
+        Command::Serve(args) => serve::run(&args, context),
         Command::Keys(args) => keys::run(args, context),
         Command::Tokens(args) => tokens::run(args, context),
         Command::Log(args) => log::run(args, context),
         Command::Sources(args) => sources::run(args, context),
         Command::Doctor(args) => doctor::run(&args, context),
         Command::Migrate(args) => migrate::run(&args, context),
+        Command::Backup(args) => backup::run(&args, context),
+        Command::Restore(args) => restore::run(&args, context),
         Command::Config(args) => config::run(&args, context),
         Command::Scan(args) => scan::run(&args, context),
         Command::Formats(args) => formats::run(&args, context),

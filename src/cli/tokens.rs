@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::context::{Empty, Instance, block_on};
+use super::context::{Empty, InitArgs, Instance, block_on};
 use super::output::{self, List, time};
 use super::time as when;
 use super::time::Expiry;
@@ -60,6 +60,8 @@ struct CreateArgs {
     /// Print JSON, the token itself as its value
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    init: InitArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -123,7 +125,7 @@ pub(super) fn run(args: TokensArgs, context: &Context) -> anyhow::Result<ExitCod
 
 async fn create(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode> {
     output::check_is_seen()?;
-    let instance = Instance::open(context, Empty::SetUp).await?;
+    let instance = Instance::open(context, args.init.set_up()).await?;
     instance.check_texts([
         ("--description", args.description.as_str()),
         ("--project", args.project.as_str()),

@@ -39,6 +39,9 @@ impl Config {
                 Some(format) if format.visibility() != visibility => {
                     format!("names a format that is not {}", visibility.name())
                 }
+                Some(format) if format.is_retired() => {
+                    "names a format that is retired, in which no keys are minted".to_owned()
+                }
                 Some(_) => "names a format that keys cannot be minted in".to_owned(),
             };
             let hint = match nearest(id, usable.iter().copied()) {

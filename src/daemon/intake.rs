@@ -6,8 +6,9 @@ use std::sync::Arc;
 use reqwest::Url;
 
 use super::app::installation;
+use super::parts::Parts;
 use super::poller::poll;
-use super::{DaemonError, Parts, Work};
+use super::{DaemonError, Work};
 use crate::config::{Config, SourceKind};
 use crate::fetch::host_of;
 use crate::forge::Forge;
@@ -106,10 +107,9 @@ pub(super) fn redelivery(
 /// Starts the search for failed deliveries.
 pub(super) fn start_redelivery(parts: &Parts<'_>, (source, schedule): (Redelivery, Schedule)) {
     tracing::info!(source = source.name(), %schedule, "looking for failed deliveries");
-    let clock = Arc::clone(&parts.clock);
-    let stop = parts.lifecycle.stop_token();
-    let polling = poll(Arc::new(source), schedule, clock, stop);
-    parts.lifecycle.spawn("redelivery", polling);
+    let term = parts.term(source.name());
+    let polling = poll(Arc::new(source), schedule, Arc::clone(&parts.clock), term);
+    parts.spawn("redelivery", polling);
 }
 
 /// Returns the webhooks that accept deliveries, and the search for failed ones.
@@ -234,12 +234,14 @@ fn clone_bases(config: &Config, origins: &mut HashMap<String, Origin>) -> HashMa
 fn partners(parts: &Parts<'_>) -> Vec<Partner> {
     let accepting = parts.config.partners.accepting();
     let partners = accepting.map(|(name, partner, url)| {
-        let keys = PublicKeys::new(
-            url.clone(),
-            parts.clients.api.clone(),
-            Arc::clone(&parts.clock),
-            PublicKeyTimings::default(),
-        );
+        let keys = parts.shared.public_keys(name, url, || {
+            PublicKeys::new(
+                url.clone(),
+                parts.clients.api.clone(),
+                Arc::clone(&parts.clock),
+                PublicKeyTimings::default(),
+            )
+        });
         let options = PartnerOptions {
             name,
             key_identifier_header: partner.key_identifier_header.clone(),

@@ -40,11 +40,22 @@ impl Lifecycle {
 
     /// Runs a task that lasts as long as the daemon. If it ends earlier or panics, the daemon stops.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_until(name, self.stop.clone(), task);
+    }
+
+    /// Runs a task that may end once `may_end` is canceled. If it ends earlier or panics, the daemon stops.
+    pub(super) fn spawn_until(
+        &self,
+        name: &'static str,
+        may_end: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let lifecycle = self.clone();
         self.tasks.spawn(async move {
             // The panic itself was logged where it happened.
             let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
-            if panicked || !lifecycle.stop.is_cancelled() {
+            let stop = &lifecycle.stop;
+            if panicked || !(may_end.is_cancelled() || stop.is_cancelled()) {
                 let mut died = lifecycle
                     .died
                     .lock()
@@ -96,6 +107,7 @@ impl Lifecycle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eventually::eventually;
 
     const LONG: Duration = Duration::from_mins(10);
 
@@ -108,6 +120,22 @@ mod tests {
             lifecycle.spawn("mortal", async move { assert!(!panics, "on purpose") });
             let ended = lifecycle.run(Signals::listen().unwrap(), LONG).await;
             assert_eq!(ended, Ended::TaskDied("mortal"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_replaced_may_end_and_no_other() {
+        for may_end in [true, false] {
+            let lifecycle = Lifecycle::default();
+            let token = CancellationToken::new();
+            if may_end {
+                token.cancel();
+            }
+            let task = std::future::ready(());
+            lifecycle.spawn_until("replaced", token, task);
+            tokio::task::yield_now().await;
+            eventually("the task ended", async || lifecycle.tasks.is_empty()).await;
+            assert_eq!(lifecycle.stop.is_cancelled(), !may_end);
         }
     }
 

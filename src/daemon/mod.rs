@@ -3,11 +3,15 @@
 //! [`Daemon::start`] opens everything, [`Daemon::run`] serves until a signal comes.
 
 mod app;
+mod changes;
 mod descriptors;
+mod generation;
+mod hunting;
 mod intake;
 mod lifecycle;
 mod opening;
 mod outgoing;
+mod parts;
 mod poller;
 mod signals;
 mod sources;
@@ -24,23 +28,22 @@ pub use app::app_installation;
 pub use descriptors::Descriptors;
 pub use intake::{ContentServers, content_servers};
 pub use lifecycle::{Ended, Lifecycle};
-pub use signals::{OtherSignals, Signals};
+pub use parts::Loaded;
+pub use signals::{Hangups, OtherSignals, Signals};
 pub use sources::configured_sources;
 
-use outgoing::Clients;
+use changes::Fingerprint;
+use generation::{Generation, Next};
+use parts::Shared;
 pub use standalone::Standalone;
 use work::Work;
 
 use crate::clock::SharedClock;
-use crate::config::Config;
 use crate::fetch::HttpClientError;
-use crate::intake::webhook::InboxTask;
-use crate::issuer::{FirstToken, Issuer, IssuerFormats, MintTokenError, Show};
-use crate::keyformat::FormatSet;
-use crate::respond::Responder;
-use crate::server::{self, AppState, Connections, Entrance, Intake, Limits, TrustedProxies};
+use crate::issuer::{FirstToken, Issuer, MintTokenError, Show};
+use crate::server::{self, Connections, Entrance, TrustedProxies};
 use crate::source::PollError;
-use crate::store::{Lookup, Store, StoreError};
+use crate::store::StoreError;
 
 /// Maximum time for requests and work items in flight to finish after a signal. Service managers commonly kill after 90
 /// seconds, container runtimes after 10 to 30 seconds.
@@ -95,61 +98,37 @@ pub enum DaemonError {
     },
 }
 
+/// Reads the configuration and the key formats again. Returns what is wrong with them, with file and line.
+pub type Load = Arc<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
+
 /// A started daemon, which is listening, has its database open and its tasks running.
 #[derive(Debug)]
 pub struct Daemon {
     address: SocketAddr,
     url: String,
-    store: Store,
-    lifecycle: Lifecycle,
-}
-
-/// Dependencies shared by the tasks.
-#[derive(Debug)]
-struct Parts<'a> {
-    config: &'a Config,
-    formats: FormatSet,
-    clock: SharedClock,
-    clients: Clients,
-    responder: Responder,
-    lifecycle: &'a Lifecycle,
-}
-
-impl<'a> Parts<'a> {
-    fn new(
-        config: &'a Config,
-        responder: Responder,
-        clock: SharedClock,
-        clients: Clients,
-        lifecycle: &'a Lifecycle,
-    ) -> Self {
-        Self {
-            config,
-            clients,
-            formats: responder.formats().clone(),
-            responder,
-            clock,
-            lifecycle,
-        }
-    }
+    shared: Shared,
+    loaded: Loaded,
+    generation: Generation,
+    /// Configuration that the daemon started with: what of it needs a restart stays in force.
+    started_with: Fingerprint,
 }
 
 impl Daemon {
     /// Listens, opens and migrates the database, mints the first access token on an empty one, and starts serving.
     /// Until then requests are answered that the process is up but not ready. `show` is called with the first access
-    /// token; if there is nobody to see it, none is made.
+    /// token. `init` makes a new database even where there was one.
     ///
     /// # Errors
     /// Returns an error if the address is taken, the database cannot be used, there are too few file descriptors, the
     /// first access token cannot be shown, or a signal came. Nothing keeps running then.
     pub async fn start(
-        config: &Config,
-        formats: FormatSet,
-        minting: IssuerFormats,
+        loaded: Loaded,
+        init: bool,
         clock: SharedClock,
         signals: &mut Signals,
-        show: Option<Show<'_>>,
+        show: Show<'_>,
     ) -> Result<Self, DaemonError> {
+        let config = &loaded.config.clone();
         let descriptors = Descriptors::raise();
         if let Some((what, remedy)) = descriptors.far_too_few() {
             return Err(DaemonError::Descriptors { what, remedy });
@@ -160,22 +139,27 @@ impl Daemon {
         // Before anything is written.
         let listener = bind(config.server.bind).await?;
         let address = listener.local_addr().unwrap_or(config.server.bind);
-        let clients = Clients::new(config)?;
+        let proxies = TrustedProxies::new(config.server.trusted_proxies.clone());
         let connections = Connections {
             most: descriptors.connections,
             momentary: descriptors.momentary,
-            proxies: TrustedProxies::new(config.server.trusted_proxies.clone()),
+            proxies: proxies.clone(),
         };
         let (lifecycle, entrance) = (Lifecycle::default(), Entrance::default());
         let stop = lifecycle.stop_token();
         let serving = server::serve(listener, entrance.clone(), connections, stop);
         lifecycle.spawn("api", serving);
         let started = async {
-            let store = opening::open(config, address, &entrance, signals).await?;
-            let responder = Responder::new(store.clone(), formats, Arc::clone(&clock));
-            let issuer = Issuer::new(responder.clone(), minting);
-            let parts = Parts::new(config, responder, clock, clients, &lifecycle);
-            let started = Self::start_on(parts, issuer, &entrance, address, signals, show).await;
+            let store = opening::open(config, init, address, &entrance, signals).await?;
+            let shared = Shared::new(
+                store.clone(),
+                clock,
+                lifecycle.clone(),
+                entrance.clone(),
+                proxies,
+                loaded.formats.clone(),
+            );
+            let started = Self::start_on(shared, loaded, address, signals, show).await;
             if started.is_err() {
                 opening::close(&store).await;
             }
@@ -190,38 +174,31 @@ impl Daemon {
 
     /// Starts everything that works on the open database.
     async fn start_on(
-        parts: Parts<'_>,
-        issuer: Issuer,
-        entrance: &Entrance,
+        shared: Shared,
+        loaded: Loaded,
         address: SocketAddr,
         signals: &mut Signals,
-        show: Option<Show<'_>>,
+        show: Show<'_>,
     ) -> Result<Self, DaemonError> {
-        let (config, lifecycle) = (parts.config, parts.lifecycle);
-        let store = parts.responder.store().clone();
-        let work = Work::new(&parts);
-        let mut sources = sources::make(&parts, &work)?;
-        let redelivery = intake::redelivery(&parts, &work)?;
-        first_token(&parts, &issuer, entrance, signals, show).await?;
-        let intake = intake::make(&parts, &work, &mut sources.origins);
-        if let Some(redelivery) = redelivery {
-            intake::start_redelivery(&parts, redelivery);
-        }
-        serve(&parts, issuer, intake, entrance);
-        work.start(&parts, std::mem::take(&mut sources.origins));
-        sources.start(&parts);
-        let (hurried, stop) = (store.clone(), lifecycle.stop_token());
-        lifecycle.spawn("hurry", async move {
+        let next = Next::new(&loaded, &shared, None)?;
+        first_token(&loaded, &next.issuer, &shared.entrance, signals, show).await?;
+        let generation = next.take_over(None);
+        work::start_housekeeping(&shared, loaded.config.work.remember);
+        start_hunting(&shared, address);
+        let (hurried, stop) = (shared.store.clone(), shared.lifecycle.stop_token());
+        shared.lifecycle.spawn("hurry", async move {
             stop.cancelled().await;
             hurried.hurry();
         });
-        let url = config.public_url(address);
+        let url = loaded.config.public_url(address);
         tracing::info!(%address, url, "listening on http://{address}");
         Ok(Self {
             address,
             url,
-            store,
-            lifecycle: lifecycle.clone(),
+            shared,
+            started_with: Fingerprint::of(&loaded),
+            loaded,
+            generation,
         })
     }
 
@@ -237,71 +214,100 @@ impl Daemon {
 
     /// Returns the tasks of the daemon, to add others or to stop all.
     pub fn lifecycle(&self) -> &Lifecycle {
-        &self.lifecycle
+        &self.shared.lifecycle
     }
 
-    /// Serves until a signal comes or a task dies, then finishes the work in flight.
-    pub async fn run(self, signals: Signals) -> Ended {
-        let ended = self.lifecycle.run(signals, PATIENCE).await;
+    /// Serves until a signal comes or a task dies, then finishes the work in flight. Reads the configuration again with
+    /// `load` whenever that is asked for.
+    pub async fn run(mut self, signals: Signals, mut hangups: Hangups, load: Load) -> Ended {
+        let lifecycle = self.shared.lifecycle.clone();
+        let store = self.shared.store.clone();
+        let stop = lifecycle.stop_token();
+        let reloading = async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    () = hangups.next() => self.reload(&load).await,
+                }
+            }
+            // Tasks that serve requests end once nobody can send them any.
+            drop(self);
+        };
+        let (ended, ()) = tokio::join!(lifecycle.run(signals, PATIENCE), reloading);
         // Tasks that have not ended find the database closed, and their work is repeated.
-        opening::close(&self.store).await;
+        opening::close(&store).await;
         if ended == Ended::Cleanly {
             tracing::info!("stopped");
         }
         ended
     }
+
+    /// Reads the configuration again, and puts it in force. If anything is wrong with it, all stays as it is.
+    async fn reload(&mut self, load: &Load) {
+        const KEPT: &str = "the configuration was not read again, and all stays as it is";
+        tracing::info!("SIGHUP: the configuration is read again");
+        let load = Arc::clone(load);
+        let loaded = match tokio::task::spawn_blocking(move || load()).await {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(error)) => return tracing::error!(error, "{KEPT}"),
+            Err(_) => return tracing::error!(error = "reading it panicked", "{KEPT}"),
+        };
+        if self.shared.lifecycle.stop_token().is_cancelled() {
+            return;
+        }
+        let next = match Next::new(&loaded, &self.shared, Some(&self.generation)) {
+            Ok(next) => next,
+            Err(error) => return tracing::error!(%error, "{KEPT}"),
+        };
+        self.generation = next.take_over(Some(&self.generation));
+        for warning in &loaded.config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let now = Fingerprint::of(&loaded);
+        let changed = now.swapped_since(&Fingerprint::of(&self.loaded));
+        let restart = now.fixed_since(&self.started_with);
+        self.loaded = loaded;
+        if !restart.is_empty() {
+            let keys = restart.join(", ");
+            tracing::warn!(keys, "a changed value takes effect with a restart only");
+        }
+        let changed = if changed.is_empty() {
+            "nothing".to_owned()
+        } else {
+            changed.join(", ")
+        };
+        tracing::info!(changed, "the configuration was read again, and is in force");
+    }
+}
+
+/// Starts to compare what is hunted with the keys that there are, and with what other daemons hunt.
+fn start_hunting(shared: &Shared, address: SocketAddr) {
+    // Daemons in containers may all have the same process and address.
+    let (pid, unique) = (std::process::id(), uuid::Uuid::now_v7());
+    let process = format!("process {pid} at {address} ({unique})");
+    let (store, clock) = (shared.store.clone(), Arc::clone(&shared.clock));
+    let (formats, stop) = (shared.formats.subscribe(), shared.lifecycle.stop_token());
+    let hunting = hunting::keep(store, clock, formats, process, stop);
+    shared.lifecycle.spawn("hunting", hunting);
 }
 
 /// Mints, shows and stores the first access token on an empty database, waiting for room on the disk.
 async fn first_token(
-    parts: &Parts<'_>,
+    loaded: &Loaded,
     issuer: &Issuer,
     entrance: &Entrance,
     signals: &mut Signals,
-    show: Option<Show<'_>>,
+    show: Show<'_>,
 ) -> Result<(), DaemonError> {
-    let (format, now) = (&issuer.minting().secret, parts.clock.now());
+    let now = issuer.responder().clock().now();
     let store = issuer.responder().store();
-    let first = FirstToken::mint(&parts.formats, format, now)?;
-    let Some(show) = show else {
-        if !store.any_token_exists().await? {
-            tracing::warn!(
-                "no access token was made for the administrator, since nobody would see it: standard output is closed, \
-                 or /dev/null; make one with `rescind tokens create --role admin`"
-            );
-        }
-        return Ok(());
-    };
+    let first = FirstToken::mint(&loaded.formats, &loaded.minting.secret, now)?;
     let mut room = opening::Room::default();
     while let Err(error) = first.store(store, show).await {
         room.wait(error.into(), entrance, signals).await?;
     }
     Ok(())
-}
-
-/// Opens the API to requests, and starts the tasks that they depend on, which end after the API.
-fn serve(
-    parts: &Parts<'_>,
-    issuer: Issuer,
-    (intake, inbox): (Intake, InboxTask),
-    entrance: &Entrance,
-) {
-    let (lookup, task) = Lookup::new(parts.responder.store().clone());
-    parts.lifecycle.spawn("lookup", task.run());
-    let limits = Limits::default();
-    if !intake.webhooks.is_empty() {
-        parts.lifecycle.spawn("inbox", inbox.run());
-    }
-    let sources = configured_sources(parts.config);
-    let state = AppState::new(issuer, lookup, intake, sources, limits);
-    let stop = parts.lifecycle.stop_token();
-    parts
-        .lifecycle
-        .spawn("senders", state.clone().keep_senders(stop.clone()));
-    parts
-        .lifecycle
-        .spawn("public keys", state.clone().keep_public_keys(stop));
-    entrance.open(server::router(state));
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, DaemonError> {

@@ -56,7 +56,7 @@ impl Room {
         };
         // A relative path depends on the directory that the program was started in.
         let place = match std::path::absolute(database) {
-            Ok(path) if path.exists() => path.display().to_string(),
+            Ok(path) if !database.contains("://") => path.display().to_string(),
             _ => database.clone(),
         };
         entrance.lacks_room();
@@ -75,6 +75,7 @@ impl Room {
 /// what was not committed is rolled back.
 pub(super) async fn open(
     config: &Config,
+    init: bool,
     address: SocketAddr,
     entrance: &Entrance,
     signals: &mut Signals,
@@ -82,7 +83,7 @@ pub(super) async fn open(
     let mut room = Room::default();
     loop {
         let is_first = room.told.is_none();
-        match open_once(config, address, entrance, signals, is_first).await {
+        match open_once(config, init, address, entrance, signals, is_first).await {
             Ok(store) => return Ok(store),
             Err(error) => room.wait(error, entrance, signals).await?,
         }
@@ -91,13 +92,14 @@ pub(super) async fn open(
 
 async fn open_once(
     config: &Config,
+    init: bool,
     address: SocketAddr,
     entrance: &Entrance,
     signals: &mut Signals,
     is_first: bool,
 ) -> Result<Store, DaemonError> {
     let store = tokio::select! {
-        connected = connect(config) => connected?,
+        connected = connect(config, init) => connected?,
         name = signals.next() => return Err(stopped(name)),
     };
     let prepared = prepare(&store, address, entrance, signals, is_first).await;
@@ -130,7 +132,11 @@ async fn prepare(
     let steps = migrate(store, signals).await?;
     store.check_peppers().await?;
     if is_new {
-        tracing::info!(database = store.place(), "a new database was made");
+        tracing::warn!(
+            database = store.place(),
+            "a new database was made, which holds no keys; if there was to be one already, database.url names another \
+             one, or the working folder is not the usual one"
+        );
     } else if steps > 0 {
         tracing::info!(database = store.place(), steps, "the database was migrated");
     }
@@ -166,8 +172,8 @@ pub(super) async fn close(store: &Store) {
 }
 
 /// Connects, retrying while the server is not up yet. A server that refuses will not change its mind.
-async fn connect(config: &Config) -> Result<Store, StoreError> {
-    let options = options(config);
+async fn connect(config: &Config, init: bool) -> Result<Store, StoreError> {
+    let options = options(config, init);
     let until = Instant::now() + PATIENCE;
     let mut tries = 0;
     loop {
@@ -187,8 +193,9 @@ async fn connect(config: &Config) -> Result<Store, StoreError> {
     }
 }
 
-fn options(config: &Config) -> StoreOptions {
+fn options(config: &Config, init: bool) -> StoreOptions {
     StoreOptions {
+        init,
         peppers: Peppers::new(config.keys.peppers.clone()),
         ..StoreOptions::new(config.database.url.clone())
     }

@@ -1,6 +1,7 @@
 //! Polling of sources by their schedules.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,20 +18,67 @@ const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// Interval at which the clock is checked, since it may have been set.
 const LOOK: Duration = Duration::from_mins(1);
 
-/// Polls `source` by its schedule, never sooner than its server allows, until `stop` is canceled. A poll that is
-/// aborted has not moved on; what it had read is read again after the next start.
+/// The times at which a poller begins and ends.
+#[derive(Debug, Clone)]
+pub(super) struct Term {
+    /// Canceled once the poller of the same source ended that a former configuration had.
+    pub(super) begin: Option<CancellationToken>,
+    /// Canceled when another configuration takes over: a poll that has begun goes on to its end.
+    pub(super) replaced: CancellationToken,
+    /// Canceled when the daemon stops. A poll that is aborted has not moved on; what it had read is read again after the
+    /// next start.
+    pub(super) stop: CancellationToken,
+    /// Canceled by the poller when it ended.
+    pub(super) ended: CancellationToken,
+}
+
+/// The pollers that were started, by source: of one that is replaced, the next one waits for its end.
+#[derive(Debug, Default)]
+pub(super) struct Pollers(Mutex<HashMap<String, CancellationToken>>);
+
+impl Pollers {
+    /// Returns the term of a new poller of the source of this name.
+    pub(super) fn term(
+        &self,
+        name: &str,
+        replaced: &CancellationToken,
+        stop: CancellationToken,
+    ) -> Term {
+        let ended = CancellationToken::new();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Term {
+            begin: all.insert(name.to_owned(), ended.clone()),
+            replaced: replaced.clone(),
+            stop,
+            ended,
+        }
+    }
+}
+
+/// Polls `source` by its schedule, never sooner than its server allows, for a term.
 pub(super) async fn poll(
     source: Arc<dyn Source>,
     schedule: Schedule,
     clock: SharedClock,
-    stop: CancellationToken,
+    term: Term,
 ) {
+    let Term {
+        begin,
+        replaced,
+        stop,
+        ended,
+    } = term;
+    // However it ends: somebody may wait for it.
+    let _ended = ended.drop_guard();
     let polling = async {
+        if let Some(begin) = begin {
+            begin.cancelled().await;
+        }
         let due_in = source.due_in().await.unwrap_or_else(|error| {
             tracing::warn!(source = source.name(), %error, "loading the state of the source failed");
             Some(AFTER_FAILURE)
         });
-        poll_from(source, schedule, clock, due_in).await;
+        poll_from(source, schedule, clock, due_in, &replaced).await;
     };
     tokio::select! {
         () = polling => {}
@@ -38,19 +86,24 @@ pub(super) async fn poll(
     }
 }
 
-/// Polls forever, regardless of failures, for the first time after `due_in`, or at once. An outage is waited for
+/// Polls until it is replaced, regardless of failures, for the first time after `due_in`, or at once. An outage is waited for
 /// beside the schedule: a time at which the server was away is made up for as soon as it is back.
 async fn poll_from(
     source: Arc<dyn Source>,
     schedule: Schedule,
     clock: SharedClock,
     due_in: Option<Duration>,
+    replaced: &CancellationToken,
 ) {
     const NONE: &Schedule = &Schedule::Poll;
     let mut next = due_in.map_or((Duration::ZERO, NONE), |wait| (wait, &schedule));
     loop {
         let (allowed_in, by) = next;
-        sleep_until_due(by, &clock, allowed_in, LOOK).await;
+        tokio::select! {
+            biased;
+            () = replaced.cancelled() => return,
+            () = sleep_until_due(by, &clock, allowed_in, LOOK) => {}
+        }
         next = match source.poll_once().await {
             Ok(outcome) => (outcome.next_after, &schedule),
             Err(failure) if failure.error.is_outage() => (failure.next_after, NONE),
@@ -236,7 +289,8 @@ mod tests {
         let clock: SharedClock = Arc::new(SystemClock);
         // By its schedule it would be polled once a year.
         let yearly = Schedule::Cron(CronSchedule::parse("0 0 1 1 *").unwrap());
-        let polling = poll_from(shared, yearly, clock, None);
+        let never = CancellationToken::new();
+        let polling = poll_from(shared, yearly, clock, None, &never);
         let enough = async {
             let polls = async || source.0.load(Ordering::SeqCst) >= 6;
             eventually("it was polled six times", polls).await;

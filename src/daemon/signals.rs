@@ -1,4 +1,4 @@
-//! Signals: those that stop the daemon, and those that it outlives.
+//! Signals: those that stop the daemon, the one that has it read its configuration again, and those that it outlives.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -51,6 +51,27 @@ impl Signals {
     }
 }
 
+/// SIGHUP, which has the daemon read its configuration again.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Installs the handler. From here on the signal no longer ends the process.
+    ///
+    /// # Errors
+    /// Returns an error if the operating system refuses the handler.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next signal. Those that came together, or while nobody waited, are one.
+    pub(super) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Signals that would end or stop the process and that the daemon outlives: all that can be caught, but for those that
 /// tell of a fault of the program itself, such as SIGABRT and SIGSEGV.
 #[derive(Debug)]
@@ -95,24 +116,18 @@ impl OtherSignals {
 
 impl Other {
     fn tell(&mut self) {
-        if self.name == HANGUP {
-            // Each time: whoever sends it expects that something happens.
-            tracing::warn!("SIGHUP is ignored: restart to read the configuration again");
-        } else if !self.is_told {
+        if !self.is_told {
             tracing::warn!(signal = self.name, "ignored: SIGTERM stops the daemon");
             self.is_told = true;
         }
     }
 }
 
-const HANGUP: &str = "SIGHUP";
-
 /// Returns the signals to outlive, with their names. Those with which a terminal stops a process are among them: a
 /// stopped daemon revokes nothing, and looks to others like one that runs. SIGPIPE is ignored by the standard library
 /// already, and SIGXFSZ is handled for every command.
 fn others() -> Vec<(String, SignalKind)> {
     let portable = [
-        (HANGUP, SignalKind::hangup()),
         ("SIGQUIT", SignalKind::quit()),
         ("SIGALRM", SignalKind::alarm()),
         ("SIGUSR1", SignalKind::user_defined1()),

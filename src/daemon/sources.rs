@@ -6,8 +6,9 @@ use std::sync::Arc;
 use reqwest::Url;
 
 use super::app::app_installation;
+use super::parts::Parts;
 use super::poller::poll;
-use super::{DaemonError, Parts, Work};
+use super::{DaemonError, Work};
 use crate::config::{self, Config, SourceKind};
 use crate::fetch::{GitFetcher, host_of};
 use crate::github::Credential;
@@ -92,11 +93,9 @@ impl Sources {
     pub(super) fn start(self, parts: &Parts<'_>) {
         for (source, schedule) in self.sources {
             tracing::info!(source = source.name(), %schedule, "polling");
-            let clock = Arc::clone(&parts.clock);
-            let stop = parts.lifecycle.stop_token();
-            parts
-                .lifecycle
-                .spawn("poller", poll(source, schedule, clock, stop));
+            let term = parts.term(source.name());
+            let polling = poll(source, schedule, Arc::clone(&parts.clock), term);
+            parts.spawn("poller", polling);
         }
     }
 }

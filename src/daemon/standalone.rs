@@ -1,11 +1,12 @@
 //! Sources and a worker without the daemon, for commands that do by hand what the daemon does by itself.
 
-use super::outgoing::Clients;
+use super::parts::{Parts, Shared};
 use super::work::Work;
-use super::{DaemonError, Lifecycle, Parts, intake, sources};
+use super::{DaemonError, Lifecycle, intake, sources};
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::respond::Responder;
+use crate::server::{Entrance, TrustedProxies};
 use crate::source::{Redelivery, Source};
 use crate::work::Worker;
 
@@ -28,8 +29,15 @@ impl Standalone {
         responder: Responder,
         clock: SharedClock,
     ) -> Result<Self, DaemonError> {
-        let lifecycle = Lifecycle::default();
-        let parts = Parts::new(config, responder, clock, Clients::new(config)?, &lifecycle);
+        let shared = Shared::new(
+            responder.store().clone(),
+            clock,
+            Lifecycle::default(),
+            Entrance::default(),
+            TrustedProxies::default(),
+            responder.formats().clone(),
+        );
+        let parts = Parts::new(config, responder, &shared)?;
         let work = Work::new(&parts);
         let mut sources = sources::make(&parts, &work)?;
         let redelivery = intake::redelivery(&parts, &work)?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::Parts;
 use super::outgoing::guard;
+use super::parts::{Parts, Shared};
 use crate::clock::ticks;
 use crate::fetch::{FetchLimits, GitFetcher};
 use crate::scan::Engine;
@@ -49,6 +49,17 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// Creates the state for another configuration. Places, memory and what is known of hosts stay the same, and the
+    /// limits of scanning, too.
+    pub(super) fn renewed(&self, parts: &Parts<'_>) -> Self {
+        let fetcher = self.fetcher.with_client(parts.clients.git.clone());
+        Self {
+            fetcher: fetcher.guarded_by(guard(parts.config)),
+            engine: Arc::new(Engine::new(&parts.formats, parts.config.scan.encodings)),
+            wake: Arc::clone(&self.wake),
+        }
+    }
+
     pub(super) fn new(parts: &Parts<'_>) -> Self {
         let scan = &parts.config.scan;
         let limits = FetchLimits {
@@ -85,24 +96,32 @@ impl Work {
         Worker::new(worker_parts, origins.into_values(), options)
     }
 
-    /// Starts the worker and housekeeping. The worker runs even without sources: webhooks find work, and an earlier
-    /// configuration may have left some.
+    /// Starts the worker. It runs even without sources: webhooks find work, and an earlier configuration may have left
+    /// some.
     pub(super) fn start(&self, parts: &Parts<'_>, origins: HashMap<String, Origin>) {
         let worker = self.worker(parts, origins);
-        let stop = parts.lifecycle.stop_token();
-        parts.lifecycle.spawn("worker", async move {
-            tokio::join!(worker.run(&stop), worker.keep_clean_blobs(&stop));
-        });
-        let store = parts.responder.store().clone();
-        let remember = parts.config.work.remember;
-        let stop = parts.lifecycle.stop_token();
-        parts.lifecycle.spawn("housekeeping", async move {
-            tokio::select! {
-                () = keep_house(&store, remember) => {}
-                () = stop.cancelled() => {}
-            }
+        let (replaced, stop) = (parts.replaced.clone(), parts.shared.lifecycle.stop_token());
+        parts.spawn("worker", async move {
+            let ended = stop.child_token();
+            let working = async {
+                worker.run_until_replaced(&replaced, &stop).await;
+                ended.cancel();
+            };
+            tokio::join!(working, worker.keep_clean_blobs(&ended));
         });
     }
+}
+
+/// Starts housekeeping.
+pub(super) fn start_housekeeping(shared: &Shared, remember: Duration) {
+    let store = shared.store.clone();
+    let stop = shared.lifecycle.stop_token();
+    shared.lifecycle.spawn("housekeeping", async move {
+        tokio::select! {
+            () = keep_house(&store, remember) => {}
+            () = stop.cancelled() => {}
+        }
+    });
 }
 
 /// Deletes old completed work every hour, and the oldest whenever there is too much of it, keeps the database's files

@@ -37,6 +37,15 @@ impl GitFetcher {
         Self { guard, ..self }
     }
 
+    /// Returns a fetcher that uses another client, within the same limits and the same memory budget.
+    #[must_use]
+    pub fn with_client(&self, client: Client) -> Self {
+        Self {
+            client,
+            ..self.clone()
+        }
+    }
+
     /// Returns the accounts of those that fetch in a lane.
     pub fn ledger(&self, lane: FetchLane) -> &Ledger {
         self.budget.ledger(lane)

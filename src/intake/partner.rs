@@ -7,6 +7,7 @@ mod name;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -127,16 +128,20 @@ pub struct Answered {
 #[derive(Debug)]
 pub struct Partner {
     options: PartnerOptions,
-    keys: PublicKeys,
+    keys: Arc<PublicKeys>,
     responder: Responder,
 }
 
 impl Partner {
     /// Creates a receiver that verifies reports with `keys` and passes them to `responder`.
-    pub fn new(options: PartnerOptions, keys: PublicKeys, responder: Responder) -> Self {
+    pub fn new(
+        options: PartnerOptions,
+        keys: impl Into<Arc<PublicKeys>>,
+        responder: Responder,
+    ) -> Self {
         Self {
             options,
-            keys,
+            keys: keys.into(),
             responder,
         }
     }

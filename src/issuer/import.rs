@@ -60,8 +60,7 @@ pub struct ImportRow {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Format of an imported key whose row does not name one.
-pub const UNNAMED_FORMAT: &str = "imported";
+pub use crate::store::UNNAMED_FORMAT;
 
 impl ImportRow {
     /// Returns the length of the texts of the row, in bytes.

@@ -12,8 +12,8 @@ use crate::keyformat::{KeyFormat, KeyValue};
 use crate::offload::{self, PIECE};
 use crate::respond::{by_hand, tell_revoked};
 use crate::store::{
-    Action, ImportOutcome, Key, KeyPatch, LogDraft, NamedRequest, NewKey, Reason, Store, StoreError,
-    Urgency, WhyInvalid, micros, retried,
+    Action, ImportOutcome, Key, KeyPatch, LogDraft, NamedRequest, NewKey, Reason, Store,
+    StoreError, Urgency, WhyInvalid, micros, retried,
 };
 
 /// Result of a rotation.

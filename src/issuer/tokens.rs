@@ -61,8 +61,8 @@ pub fn mint_token(
     Ok((token, value))
 }
 
-/// Shows a token to the administrator. Returns the reason if that is not possible.
-pub type Show<'a> = &'a (dyn Fn(&KeyValue) -> Result<(), String> + Sync);
+/// Shows a token of a store to its administrator. Returns the reason if that is not possible.
+pub type Show<'a> = &'a (dyn Fn(&KeyValue, &Store) -> Result<(), String> + Sync);
 
 /// The first access token of an empty database, an administrator's.
 #[derive(Debug)]
@@ -100,16 +100,16 @@ impl FirstToken {
             let mut tx = store.begin().await?;
             if tx.bootstrap_token(self.token.clone()).await?.is_some() {
                 // Before it is committed: a token that was stored but never shown would be lost.
-                self.show(show)?;
+                self.show(store, show)?;
             }
             Ok(tx.commit().await?)
         });
         stored.await
     }
 
-    fn show(&self, show: Show<'_>) -> Result<(), MintTokenError> {
+    fn show(&self, store: &Store, show: Show<'_>) -> Result<(), MintTokenError> {
         if !self.is_shown.load(Ordering::Relaxed) {
-            show(&self.value).map_err(MintTokenError::Unshown)?;
+            show(&self.value, store).map_err(MintTokenError::Unshown)?;
             self.is_shown.store(true, Ordering::Relaxed);
         }
         Ok(())

@@ -140,6 +140,13 @@ impl<'a, 't> Fields<'a, 't> {
         })
     }
 
+    pub(super) fn flag(&mut self, name: &str) -> Option<Located<bool>> {
+        self.typed(name, "true or false", |value| match value {
+            DeValue::Boolean(flag) => Some(*flag),
+            _ => None,
+        })
+    }
+
     fn typed<T>(
         &mut self,
         name: &str,

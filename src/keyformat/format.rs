@@ -63,6 +63,7 @@ pub struct KeyFormat {
     pub(super) display_prefix: String,
     pub(super) shape: Shape,
     pub(super) checksum: Option<Checksum>,
+    pub(super) is_retired: bool,
 }
 
 impl KeyFormat {
@@ -130,15 +131,22 @@ impl KeyFormat {
     /// Returns the entropy of a minted key in bits, or `None` if the format cannot mint.
     pub fn entropy_bits(&self) -> Option<f64> {
         match &self.shape {
+            _ if self.is_retired => None,
             Shape::Prefix(body) => Some(body.alphabet.entropy_bits(body.length)),
             Shape::Regex(_) => None,
         }
     }
 
-    /// Returns `true` if keys can be minted in this format. Formats described by a regular expression
-    /// cannot mint.
+    /// Returns `true` if the format is one of former times: its keys are hunted and checked, and no new ones are
+    /// minted.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired
+    }
+
+    /// Returns `true` if keys can be minted in this format. Formats described by a regular expression, and retired
+    /// ones, cannot mint.
     pub fn can_mint(&self) -> bool {
-        matches!(self.shape, Shape::Prefix(_))
+        matches!(self.shape, Shape::Prefix(_)) && !self.is_retired
     }
 
     /// Mints a new key from the operating system's randomness.
@@ -147,6 +155,9 @@ impl KeyFormat {
     /// Fails if the format cannot mint, or if the operating system provides no randomness.
     pub fn mint(&self) -> Result<KeyValue, MintError> {
         match &self.shape {
+            _ if self.is_retired => Err(MintError::Retired {
+                format: self.id.clone(),
+            }),
             Shape::Prefix(body) => {
                 mint::mint(&self.literal, *body, self.checksum, mint::system_randomness)
             }

@@ -124,10 +124,12 @@ fn read_format(source: &Source<'_>, fields: &mut Fields<'_, '_>) -> Option<Locat
         "regex",
         "checksum",
         "on_leak",
+        "retired",
     ]);
     let description = read_description(fields);
     let visibility = read_visibility(fields);
     read_on_leak(fields, visibility);
+    let is_retired = fields.flag("retired").is_some_and(|flag| flag.value);
     let checksum = read_checksum(source, fields);
     let shape = read_shape(source, fields, checksum);
     let (literal, shape) = shape?;
@@ -149,6 +151,7 @@ fn read_format(source: &Source<'_>, fields: &mut Fields<'_, '_>) -> Option<Locat
             display_prefix,
             shape,
             checksum: checksum.map(|checksum| checksum.value),
+            is_retired,
         },
     })
 }

@@ -19,6 +19,14 @@ pub enum MintError {
         /// Identifier of the format.
         format: String,
     },
+    /// The format is retired.
+    #[error(
+        "format `{format}` is retired, so that no keys are minted in it; choose another format in [issuer]"
+    )]
+    Retired {
+        /// Identifier of the format.
+        format: String,
+    },
     /// The operating system provided no randomness.
     #[error("the operating system gave no randomness to mint a key with: {0}; try again")]
     NoRandomness(#[from] rand::rngs::SysError),

@@ -66,6 +66,17 @@ impl Responder {
         }
     }
 
+    /// Returns a responder for the same keys that goes by other formats. Messages with many sightings wait for one
+    /// another, whichever of the two they are for.
+    #[must_use]
+    pub fn with_formats(&self, formats: FormatSet) -> Self {
+        Self {
+            redactor: Redactor::new(&formats),
+            formats,
+            ..self.clone()
+        }
+    }
+
     /// Returns the same responder for operations on the database that are at most so urgent.
     #[must_use]
     pub fn at_most(&self, urgency: Urgency) -> Self {

@@ -14,7 +14,7 @@ pub(super) mod whole_log;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
@@ -26,20 +26,26 @@ use forwarded::{Chain, address_hops, forwarded_hops};
 /// from it (`100::/64`, RFC 6666).
 const UNCLEAR: u128 = 0x0100 << 112;
 
-/// Proxies that are trusted to report their clients. Cheap to clone.
+/// Proxies that are trusted to report their clients. Cheap to clone; clones share the set.
 #[derive(Debug, Clone, Default)]
-pub struct TrustedProxies(Arc<[IpNet]>);
+pub struct TrustedProxies(Arc<RwLock<Vec<IpNet>>>);
 
 impl TrustedProxies {
     /// Creates a set of the proxies with addresses in these networks.
     pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks.into())
+        Self(Arc::new(RwLock::new(networks)))
+    }
+
+    /// Trusts the proxies in these networks, and no others, from the next request on.
+    pub fn replace(&self, networks: Vec<IpNet>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = networks;
     }
 
     /// Returns whether the proxy at this address is trusted.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        let networks = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        networks.iter().any(|network| network.contains(&address))
     }
 
     /// Determines the client of a request that `peer` sent, from the headers of the trusted proxies in front of this

@@ -62,13 +62,17 @@ pub(super) async fn surround(
     let configured = partners.flat_map(Partner::headers);
     shrink(request.headers_mut(), configured);
     let started = Instant::now();
-    let id = state.0.request_ids.next();
+    let id = state.0.rooms.request_ids.next();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let client = Client::of(request.extensions());
     let uri = request.uri().clone();
 
-    let share = state.0.heads.share(&request, || state.is_known(&request));
+    let share = state
+        .0
+        .rooms
+        .heads
+        .share(&request, || state.is_known(&request));
     let answer = async move {
         match share {
             Ok(_share) => next.run(request).await,
@@ -76,10 +80,10 @@ pub(super) async fn surround(
         }
     };
     let answer = AssertUnwindSafe(answer).catch_unwind();
-    let mut response = match tokio::time::timeout(state.0.limits.request_time, answer).await {
+    let mut response = match tokio::time::timeout(state.0.rooms.limits.request_time, answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => ApiError::internal().into_response(),
-        Err(_elapsed) => timed_out(state.0.limits.request_time).into_response(),
+        Err(_elapsed) => timed_out(state.0.rooms.limits.request_time).into_response(),
     };
 
     let line = Line {

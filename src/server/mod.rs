@@ -151,6 +151,14 @@ struct Inner {
     lookup: Lookup,
     intake: Intake,
     sources: Vec<ConfiguredSource>,
+    rooms: Arc<Rooms>,
+    document: Bytes,
+    page: docs::Page,
+}
+
+/// State that outlives a change of the configuration: limits, turns, and what is known of clients.
+#[derive(Debug)]
+struct Rooms {
     limits: Limits,
     self_reports: SharedLimit,
     revocations: SharedLimit,
@@ -163,8 +171,25 @@ struct Inner {
     self_report_turns: Arc<Turns>,
     imports: Arc<FairPlaces>,
     key_writes: Arc<FairPlaces>,
-    document: Bytes,
-    page: docs::Page,
+}
+
+impl Rooms {
+    fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            self_reports: SharedLimit::per_minute(limits.self_reports_per_minute),
+            revocations: SharedLimit::per_minute(limits.revocations_per_minute),
+            uses: SharedLimit::per_minute(limits.uses_per_minute),
+            heads: Heads::new(),
+            bodies: Bodies::new(),
+            whole_log: WholeLog::new(limits.whole_log),
+            listings: Listings::new(),
+            request_ids: RequestIds::new(),
+            self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
+            imports: FairPlaces::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
+            key_writes: FairPlaces::new(KEY_WRITES_AT_ONCE, KEY_WRITES_WAITING),
+        }
+    }
 }
 
 impl AppState {
@@ -183,29 +208,35 @@ impl AppState {
             lookup,
             intake,
             sources,
-            limits,
-            self_reports: SharedLimit::per_minute(limits.self_reports_per_minute),
-            revocations: SharedLimit::per_minute(limits.revocations_per_minute),
-            uses: SharedLimit::per_minute(limits.uses_per_minute),
-            heads: Heads::new(),
-            bodies: Bodies::new(),
-            whole_log: WholeLog::new(limits.whole_log),
-            listings: Listings::new(),
-            request_ids: RequestIds::new(),
-            self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
-            imports: FairPlaces::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
-            key_writes: FairPlaces::new(KEY_WRITES_AT_ONCE, KEY_WRITES_WAITING),
+            rooms: Arc::new(Rooms::new(limits)),
             document: document(),
             page: router::page(),
         }))
     }
 
+    /// Returns the state of the same server with another configuration: what is in flight counts against the same
+    /// limits.
+    #[must_use]
+    pub fn renewed(&self, issuer: Issuer, intake: Intake, sources: Vec<ConfiguredSource>) -> Self {
+        Self(Arc::new(Inner {
+            issuer,
+            lookup: self.0.lookup.clone(),
+            intake,
+            sources,
+            rooms: Arc::clone(&self.0.rooms),
+            document: self.0.document.clone(),
+            page: self.0.page.clone(),
+        }))
+    }
+
     /// Loads the senders that proved themselves before the last restart, and stores new ones until `stop`.
     pub async fn keep_senders(self, stop: CancellationToken) {
-        let recall = &self.0.bodies.standings().recall;
-        recall
-            .keep(self.store(), self.responder().clock(), &stop)
-            .await;
+        let (store, clock) = (self.store().clone(), Arc::clone(self.responder().clock()));
+        let rooms = Arc::clone(&self.0.rooms);
+        // What follows from the configuration may be replaced meanwhile.
+        drop(self);
+        let recall = &rooms.bodies.standings().recall;
+        recall.keep(&store, &clock, &stop).await;
     }
 
     /// Refreshes the public keys of partners periodically until `stop`.
@@ -257,7 +288,7 @@ impl AppState {
         let pulse = request.extensions().get::<Arc<Pulse>>();
         pulse.is_some_and(|pulse| pulse.is_proved())
             || Client::of(request.extensions())
-                .is_some_and(|client| self.0.bodies.knows(client.counted_by()))
+                .is_some_and(|client| self.0.rooms.bodies.knows(client.counted_by()))
     }
 
     /// Reads a body of at most `limit` bytes. Whatever can be refused without the body should have been refused before.
@@ -278,13 +309,13 @@ impl AppState {
         limit: usize,
     ) -> ApiResult<Whole> {
         let terms = self.terms(is_proved, limit);
-        self.0.bodies.read(parts, body, terms).await
+        self.0.rooms.bodies.read(parts, body, terms).await
     }
 
     fn terms(&self, is_proved: bool, limit: usize) -> Terms {
         Terms {
             limit,
-            patience: self.0.limits.body_time,
+            patience: self.0.rooms.limits.body_time,
             is_proved,
         }
     }
@@ -294,7 +325,7 @@ impl AppState {
     /// # Errors
     /// Returns 503 if no place becomes free, or none for this access token.
     async fn whole_log(&self, caller: &Caller) -> ApiResult<Leave> {
-        let leave = self.0.whole_log.leave(caller.token_id).await;
+        let leave = self.0.rooms.whole_log.leave(caller.token_id).await;
         leave.ok_or_else(|| {
             let message = "The whole log is being exported or verified for others, or often enough for this access token. Try again later.";
             ApiError::unavailable(message, Duration::from_secs(5)).of_many()
@@ -307,7 +338,7 @@ impl AppState {
     /// Returns 503 if it does not come in time, or if too many wait.
     async fn turn_to_write(&self, caller: &Caller) -> ApiResult<FairPlace> {
         let until = Instant::now() + KEY_WRITE_PATIENCE;
-        let places = &self.0.key_writes;
+        let places = &self.0.rooms.key_writes;
         if let Ok(place) = places.place(caller.claim(), KEY_WRITE_PATIENCE).await {
             return Ok(place);
         }
@@ -349,7 +380,7 @@ impl AppState {
             project: caller.project.clone(),
             token: caller.token_id,
         };
-        let place = self.0.listings.place(Ask { claim, is_search }).await;
+        let place = self.0.rooms.listings.place(Ask { claim, is_search }).await;
         let place = place.map_err(|_| {
             let message = "Too many lists are asked for at once, or are not read. Try again later.";
             ApiError::unavailable(message, LIST_RETRY).of_many()
@@ -368,7 +399,7 @@ impl AppState {
 
     /// Waits for room to make `bytes` bytes from a body that was read.
     async fn work(&self, hold: &mut Hold, bytes: usize) -> ApiResult<()> {
-        self.0.bodies.work(hold, bytes).await
+        self.0.rooms.bodies.work(hold, bytes).await
     }
 
     /// Reads the body of a request. The [`Caller`] must have been identified before.

@@ -5,7 +5,10 @@
 //! never comes here: callers pass its [`Sha256Digest`](crate::keyformat::Sha256Digest), and the
 //! database holds that digest mixed with the current pepper.
 
+mod backup;
 mod db;
+mod hunted;
+mod identity;
 mod incidents;
 mod keys;
 mod log;
@@ -17,6 +20,7 @@ mod sources;
 mod tokens;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,11 +28,15 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+pub use backup::{
+    BackupError, Candidate, Contents as BackupContents, ValidAgain, check_unused, database_file,
+};
 pub use db::error::StoreError;
 pub use db::gate::Urgency;
 pub use db::page::{Page, PageRequest};
 pub use db::retry::{MaybeConflict, retried};
 pub use db::tx::Tx;
+pub use hunted::{UNNAMED_FORMAT, Unhunted};
 pub(crate) use incidents::occurrences::NewSighting;
 pub use incidents::occurrences::Occurrence;
 pub use incidents::{Incident, IncidentFilter, IncidentStatus};
@@ -63,6 +71,7 @@ pub use tokens::{DEFAULT_PROJECT, NewToken, Role, Token};
 
 use crate::keyformat::Peppers;
 use db::connect::Db;
+use db::ground::Ground;
 use db::read::Read;
 use db::ready::Ready;
 use db::sql::Row;
@@ -89,6 +98,8 @@ pub struct StoreOptions {
     pub max_connections: u32,
     /// `true` if a SQLite file that does not exist is created, together with its folder.
     pub create: bool,
+    /// `true` if a SQLite file is created even where there was one that is missing or empty now.
+    pub init: bool,
 }
 
 impl StoreOptions {
@@ -99,6 +110,7 @@ impl StoreOptions {
             peppers: Peppers::default(),
             max_connections: 16,
             create: true,
+            init: false,
         }
     }
 
@@ -120,8 +132,8 @@ pub struct Store(Arc<Inner>, Urgency);
 struct Inner {
     db: Db,
     name: String,
-    /// It is a file that was there before it was opened.
-    found: bool,
+    /// Place of a file.
+    ground: Option<Ground>,
     peppers: Peppers,
     ready: Ready,
     whole: Whole,
@@ -141,22 +153,30 @@ impl Store {
     ///
     /// # Errors
     /// Returns [`StoreError::Url`], [`StoreError::Unavailable`], [`StoreError::Missing`], [`StoreError::Disk`],
-    /// [`StoreError::Torn`], [`StoreError::ReadOnly`], [`StoreError::Encoding`], and [`StoreError::NewerDatabase`] when
+    /// [`StoreError::Torn`], [`StoreError::Lost`], [`StoreError::ReadOnly`], [`StoreError::Encoding`], and [`StoreError::NewerDatabase`] when
     /// a newer program has migrated the database.
     pub async fn open(options: StoreOptions) -> Result<Self, StoreError> {
-        let (db, name, found) = db::connect::connect(&options).await?;
+        let (db, name, ground) = db::connect::connect(&options).await?;
         let inner = Inner {
             db,
             name,
-            found,
+            ground,
             peppers: options.peppers,
             ready: Ready::default(),
             whole: Whole::default(),
             log_turns: Semaphore::new(log::TURNS),
         };
         let store = Self(Arc::new(inner), Urgency::Awaited);
-        if store.schema_version().await? == db::migrate::known_version() {
-            store.note_objects().await?;
+        let examined = async {
+            store.check_ground().await?;
+            if store.schema_version().await? == db::migrate::known_version() {
+                store.note_objects().await?;
+            }
+            Ok(())
+        };
+        if let Err(error) = examined.await {
+            store.close().await;
+            return Err(error);
         }
         Ok(store)
     }
@@ -171,13 +191,6 @@ impl Store {
         let before = self.schema_version().await?;
         if before < db::migrate::known_version() {
             let is_file = self.0.db.dialect() == db::sql::Dialect::Sqlite;
-            if is_file && before == 0 && self.0.found {
-                tracing::warn!(
-                    file = self.place(),
-                    "a new database is made in a file that was there and holds none: if there should be keys, it is \
-                     the wrong file, or a copy without its -wal"
-                );
-            }
             if is_file && before > 0 && db::migrate::writes_anew_after(before) {
                 // A migration that was killed leaves a large one. Where it cannot be cut it counts.
                 let _ = self.cut_wal_now(HOUSEKEEPING_WAIT).await;
@@ -191,6 +204,9 @@ impl Store {
             }
             db::migrate::migrate(&self.0.db, &self.0.name).await?;
             self.0.db.check_files()?;
+            let has_just_got_one = !Self::has_identity(before);
+            let version = db::migrate::known_version();
+            self.check_identity(version, has_just_got_one).await?;
         }
         self.note_objects().await?;
         Ok(db::migrate::known_version() - before)
@@ -291,6 +307,15 @@ impl Store {
             db::sql::Dialect::Postgres => None,
         };
         path.map_or_else(|| self.0.name.clone(), |path| path.display().to_string())
+    }
+
+    /// Returns the absolute path of a file beside a SQLite database, whose name is that of the database with this suffix.
+    /// Returns `None` on PostgreSQL.
+    pub fn beside(&self, suffix: &str) -> Option<PathBuf> {
+        match self.0.db.dialect() {
+            db::sql::Dialect::Sqlite => Some(format!("{}{suffix}", self.place()).into()),
+            db::sql::Dialect::Postgres => None,
+        }
     }
 
     /// Lets no operation take longer than a moment from here on: the program is shutting down, and must

@@ -54,6 +54,8 @@ pub(super) struct Run<'w> {
     pub(super) sight: Sight,
     /// Time of the last check for items that wait for too long because of a clock.
     pub(super) times_seen: Option<Instant>,
+    /// `true` if another worker of this process takes over: only what is held already is finished.
+    pub(super) is_replaced: bool,
 }
 
 impl<'w> Run<'w> {
@@ -71,10 +73,13 @@ impl<'w> Run<'w> {
             rest_until: None,
             sight: Sight::new(worker.options.lease, Instant::now()),
             times_seen: None,
+            is_replaced: false,
         }
     }
 
     /// Commits finished tries and claims new items. Returns whether all places are taken.
+    ///
+    /// A worker that is replaced claims nothing more.
     pub(super) async fn turn_over(&mut self) -> bool {
         if self.rest_until.is_some_and(|until| until > Instant::now()) {
             return false;
@@ -84,6 +89,10 @@ impl<'w> Run<'w> {
             self.stay_alive().await;
         }
         let turned = match self.commit().await {
+            Ok(()) if self.is_replaced => {
+                self.start_ready();
+                self.note_begun().await.map(|()| true)
+            }
             Ok(()) => self.claim().await,
             Err(error) => Err(error),
         };
@@ -97,6 +106,11 @@ impl<'w> Run<'w> {
                 false
             }
         }
+    }
+
+    /// Returns whether no item is held.
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.tasks.is_empty() && self.ended.is_empty() && self.ready.is_empty()
     }
 
     /// Returns whether finished tries can be committed now.

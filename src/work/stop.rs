@@ -8,7 +8,7 @@ impl Run<'_> {
     /// Lets items in flight finish, and releases those that do not in time.
     pub(super) async fn wind_down(mut self, mut heartbeat: Interval) {
         let end = Instant::now() + self.worker.options.patience;
-        let holds_nothing = self.tasks.is_empty() && self.ended.is_empty() && self.ready.is_empty();
+        let holds_nothing = self.holds_nothing();
         // Items that were never started are released at the end, with those that did not finish.
         self.ready.clear();
         let mut is_excused = holds_nothing || self.excuse(end).await;

@@ -1,12 +1,15 @@
 //! Tests of cli.
 
 mod backfill;
+mod backup;
 mod binary;
+mod brands;
 mod closed;
 mod configuration;
 mod database;
 mod doctor;
 mod files;
+mod identity;
 mod import;
 mod keys;
 mod log;

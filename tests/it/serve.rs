@@ -3,50 +3,53 @@
 mod anew;
 mod daemon;
 mod leak;
+mod reload;
 
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::cli::Binary;
+use crate::support::eventually::eventually_blocking;
 pub(crate) use daemon::{Daemon, Ended, PausedLog, answer, free_address, get, post};
 
-/// The token in what the first start printed.
-fn admin_token(ended: &Ended) -> &str {
-    let line = ended.stdout.lines().next().unwrap_or_default();
-    let token = line.strip_prefix("admin token (shown once): ");
-    token.unwrap_or_else(|| panic!("{ended:?}"))
+/// The administrator's token that the first start wrote into a file.
+fn admin_token(binary: &Binary) -> String {
+    let token = std::fs::read_to_string(binary.path("data/rescind.db.admin-token"));
+    token.expect("the file of the token").trim().to_owned()
 }
 
 #[test]
-fn the_first_start_prints_a_token_and_no_other_start_does() {
+fn the_first_start_writes_a_token_into_a_file_and_no_other_start_does() {
     let binary = Binary::new();
     let first = Daemon::start(&binary, &["serve"]);
     assert_eq!(first.get("/healthz", None).0, 200);
     assert_eq!(first.get("/readyz", None).0, 200);
     assert_eq!(first.get("/openapi.json", None).0, 200);
-    let address = first.address;
     let first = first.stop();
-    assert_eq!(first.code, Some(0), "{first:?}");
-    let token = admin_token(&first);
+    assert_eq!((first.code, first.stdout.as_str()), (Some(0), ""));
+    let token = admin_token(&binary);
     assert!(token.starts_with("rsc_sk_"), "{token}");
-    assert_eq!(first.stdout.matches(token).count(), 1);
-    assert!(
-        first.stdout.contains(&format!("API: http://{address}")),
-        "{first:?}"
-    );
-    assert!(
-        first.log.iter().all(|line| !line.contains(token)),
-        "{first:?}"
-    );
+    let file = binary.folder().canonicalize().expect("a folder");
+    let file = file.join("data/rescind.db.admin-token");
+    let named = file.display().to_string();
+    let mode = std::fs::metadata(&file).expect("the file").permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+    let told = |line: &&String| line.contains(&named) && line.contains("first access token");
+    assert_eq!(first.log.iter().filter(told).count(), 1, "{first:?}");
+    let said = |line: &String| line.contains(&token);
+    assert!(!first.log.iter().any(said), "{first:?}");
 
+    std::fs::remove_file(&file).expect("removed");
     let second = Daemon::start(&binary, &["serve"]);
-    let (status, _) = second.get("/api/v1/revocations", Some(token));
+    let (status, _) = second.get("/api/v1/revocations", Some(&token));
     assert_eq!(status, 200, "the token outlives the restart");
     assert_eq!(second.get("/api/v1/revocations", None).0, 401);
     let second = second.stop();
     assert_eq!((second.code, second.stdout.as_str()), (Some(0), ""));
+    assert!(!file.exists(), "no second token is made");
 
     // The command line sees the same database.
     let tokens = binary.run("tokens list --json").ok();
@@ -55,9 +58,65 @@ fn the_first_start_prints_a_token_and_no_other_start_does() {
 }
 
 #[test]
-fn the_first_token_is_stored_only_if_it_could_be_shown() {
+fn on_a_terminal_the_first_token_is_printed_and_in_no_file() {
     let binary = Binary::new();
-    // A shell can leave standard output closed.
+    let address = free_address();
+    let typescript = binary.path("typescript");
+    // A terminal of its own, whose output is in a file. What hangs it up does not end the daemon.
+    let command = format!(
+        "echo $$ > pid; exec {} serve",
+        env!("CARGO_BIN_EXE_rescind")
+    );
+    let mut child = Command::new("script")
+        .args(["--quiet", "--flush", "--command", &command])
+        .arg(&typescript)
+        .current_dir(binary.folder())
+        .env("RESCIND__SERVER__BIND", address.to_string())
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("script runs");
+    let printed = eventually_blocking("the address is printed", || {
+        let text = std::fs::read_to_string(&typescript).unwrap_or_default();
+        let is_there = text.contains(&format!("API: http://{address}"));
+        if is_there { Ok(text) } else { Err(text) }
+    });
+    let (_, token) = printed
+        .split_once("admin token (shown once): ")
+        .expect("a token");
+    let token = token.split_whitespace().next().expect("a token");
+    assert_eq!(get(address, "/api/v1/revocations", Some(token)).0, 200);
+    assert!(!binary.path("data/rescind.db.admin-token").exists());
+    let pid = std::fs::read_to_string(binary.path("pid")).expect("a process");
+    let ended = Command::new("kill")
+        .args(["-s", "TERM", pid.trim()])
+        .status();
+    assert!(ended.expect("kill runs").success());
+    child.wait().expect("ended");
+}
+
+#[test]
+fn the_first_token_is_stored_only_if_it_is_in_its_file() {
+    let binary = Binary::new();
+    let file = binary.path("data/rescind.db.admin-token");
+    // A folder of this name cannot be replaced by a file.
+    std::fs::create_dir_all(file.join("in the way")).expect("a folder");
+    let refused = binary
+        .command(["serve"])
+        .env("RESCIND__SERVER__BIND", "127.0.0.1:0")
+        .output();
+    let refused = crate::cli::Ran::from(refused.expect("the binary runs"));
+    refused.fails(
+        3,
+        &[
+            "rescind.db.admin-token",
+            "cannot be written",
+            "was not stored",
+        ],
+    );
+    assert_eq!(binary.run("tokens list --json").ok(), "");
+    std::fs::remove_dir_all(&file).expect("removed");
+    // It is not lost where standard output is closed or discarded, as a shell can leave it.
     let serve = |redirected: &str| {
         let mut command = Command::new("/bin/sh");
         command
@@ -68,20 +127,39 @@ fn the_first_token_is_stored_only_if_it_could_be_shown() {
             .env("RESCIND__SERVER__BIND", "127.0.0.1:0");
         command
     };
-    let full = serve("> /dev/full").output();
-    let full = crate::cli::Ran::from(full.expect("a shell"));
-    full.fails(3, &["cannot be shown", "standard output", "was not stored"]);
-    for nowhere in [">&-", "> /dev/null"] {
-        let ended = Daemon::start_as(serve(nowhere)).stop();
-        let told = |line: &String| line.contains("tokens create --role admin");
-        assert!(
-            ended.code == Some(0) && ended.log.iter().any(told),
-            "{ended:?}"
-        );
+    let ended = Daemon::start_as(serve(">&-")).stop();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(admin_token(&binary).starts_with("rsc_sk_"));
+}
+
+/// Whenever it is killed, the next start leaves an administrator's token that works, in the file or in none but for one
+/// that was stored.
+#[test]
+fn a_first_start_that_is_killed_leaves_no_instance_without_an_administrator() {
+    for round in 0..12_u64 {
+        let binary = Binary::new();
+        let file = binary.path("data/rescind.db.admin-token");
+        let begun = Daemon::begin(&binary);
+        // Later each time: before the database is there, amid its migrations, while the token is made, and after it.
+        if round < 8 {
+            std::thread::sleep(Duration::from_millis(round * 25));
+        } else {
+            eventually_blocking("the token is in its file", || {
+                if file.exists() {
+                    Ok(())
+                } else {
+                    Err("not yet".to_owned())
+                }
+            });
+        }
+        begun.signal("KILL");
+        begun.wait();
+        let daemon = Daemon::start(&binary, &["serve"]);
+        let token = admin_token(&binary);
+        let (status, _) = daemon.get("/api/v1/revocations", Some(&token));
+        assert_eq!(status, 200, "round {round}: the token in the file is valid");
+        daemon.stop();
     }
-    assert_eq!(binary.run("tokens list --json").ok(), "");
-    let ended = Daemon::start(&binary, &["serve"]).stop();
-    assert!(admin_token(&ended).starts_with("rsc_sk_"));
 }
 
 #[test]
@@ -152,10 +230,7 @@ fn no_signal_but_the_two_that_stop_it_ends_the_daemon() {
     let binary = Binary::new();
     let mut daemon = Daemon::start(&binary, &["serve"]);
     for (signal, told) in [
-        (
-            "HUP",
-            "SIGHUP is ignored: restart to read the configuration",
-        ),
+        ("HUP", "the configuration was read again"),
         ("QUIT", "SIGQUIT"),
         ("ALRM", "SIGALRM"),
         ("USR1", "SIGUSR1"),
@@ -182,7 +257,7 @@ fn no_signal_but_the_two_that_stop_it_ends_the_daemon() {
     // A timer may send its signal time and again; who sends SIGHUP expects something.
     daemon.signal("ALRM");
     daemon.signal("HUP");
-    daemon.wait_for("SIGHUP is ignored");
+    daemon.wait_for("the configuration was read again");
     let ended = daemon.stop();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let alarms = ended.log.iter().filter(|line| line.contains("SIGALRM"));
@@ -204,8 +279,8 @@ fn a_taken_port_is_named_and_costs_no_token() {
     assert_eq!(ran.stderr.matches(" use").count(), 1, "said once: {ran:?}");
     assert_eq!(ran.stdout, "");
     // The first start that works still has the token to show.
-    let ended = Daemon::start(&binary, &["serve"]).stop();
-    assert!(admin_token(&ended).starts_with("rsc_sk_"));
+    Daemon::start(&binary, &["serve"]).stop();
+    assert!(admin_token(&binary).starts_with("rsc_sk_"));
 }
 
 #[test]

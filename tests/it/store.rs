@@ -3,6 +3,7 @@
 mod addresses;
 mod failures;
 mod holders;
+mod hunted;
 mod incidents;
 mod keys;
 mod log;

@@ -118,7 +118,12 @@ impl Stage {
         let feed = Feed::start(tracker, 1, partner.public_keys()).await?;
         let config = root.join("config.toml");
         std::fs::write(&config, configuration(root, port, &feed, &forge)?)?;
-        let served = Served::start(&config, &root.join("rescind.log")).await?;
+        let served = Served::start(
+            &config,
+            &root.join("rescind.log"),
+            &root.join("rescind.db.admin-token"),
+        )
+        .await?;
         let client = crate::fetch::direct_client()?;
         let api = Api::new(client, &served.url, served.admin_token.clone());
         say(&format!(

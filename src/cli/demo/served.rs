@@ -5,8 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::keyformat::KeyValue;
@@ -22,51 +21,46 @@ const STOP: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Served {
     child: Child,
-    /// Kept open, since a daemon that cannot print exits.
-    _stdout: Lines<BufReader<ChildStdout>>,
     /// Address of the API, without a trailing slash.
     pub(super) url: String,
-    /// Admin token, which the first start on an empty database prints.
+    /// Admin token, which the first start on an empty database makes.
     pub(super) admin_token: KeyValue,
 }
 
 impl Served {
-    /// Starts `rescind --config CONFIG serve` with its log in `log`, and waits until it has printed the admin token
-    /// and listens.
+    /// Starts `rescind --config CONFIG serve` with its log in `log`, waits until it listens, and takes the admin token
+    /// out of `token`.
     ///
     /// # Errors
     /// Returns an error with the end of the log if the daemon cannot be started or does not listen within
     /// [`START`].
-    pub(super) async fn start(config: &Path, log: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn start(config: &Path, log: &Path, token: &Path) -> anyhow::Result<Self> {
         let stderr = std::fs::File::create(log).context("cannot create the daemon's log file")?;
         let mut daemon = Command::from(own_command(config)?);
         let mut child = daemon
             .arg("serve")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(stderr)
             // Ctrl-C reaches only the demo, which then shuts the daemon down gracefully.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .context("cannot start `rescind serve`")?;
-        let stdout = child
-            .stdout
-            .take()
-            .context("the daemon has no standard output")?;
-        let mut stdout = BufReader::new(stdout).lines();
-        let announced = async { tokio::try_join!(admin_token(&mut stdout), address(log)) };
-        let (admin_token, url) = match timeout(START, announced).await {
-            Ok(Ok(announced)) => announced,
-            Ok(Err(error)) => return Err(error.context(tail_of(log))),
+        let url = tokio::select! {
+            url = timeout(START, address(log)) => url,
+            ended = child.wait() => bail!("the daemon ended with {:?}: {}", ended?.code(), tail_of(log)),
+        };
+        let url = match url {
+            Ok(url) => url.with_context(|| tail_of(log))?,
             Err(_) => bail!(
                 "the daemon did not listen within {START:?}: {}",
                 tail_of(log)
             ),
         };
+        let admin_token = take_token(token).context("cannot read the admin token")?;
         Ok(Self {
             child,
-            _stdout: stdout,
             url,
             admin_token,
         })
@@ -98,14 +92,11 @@ impl Served {
     }
 }
 
-/// Reads the admin token, which `serve` prints to standard output.
-async fn admin_token(lines: &mut Lines<BufReader<ChildStdout>>) -> anyhow::Result<KeyValue> {
-    while let Some(line) = lines.next_line().await? {
-        if let Some((_, token)) = line.split_once("admin token (shown once): ") {
-            return Ok(KeyValue::new(token.trim()));
-        }
-    }
-    bail!("the daemon ended before it listened")
+/// Takes the admin token out of the file that `serve` wrote before it listened.
+fn take_token(file: &Path) -> std::io::Result<KeyValue> {
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(file)?);
+    std::fs::remove_file(file)?;
+    Ok(KeyValue::new(text.trim()))
 }
 
 /// Reads the address, which `serve` writes to its log.

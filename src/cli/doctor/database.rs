@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Check, in_time, peppers};
-use crate::cli::context::open_store;
+use super::{Check, hunted, in_time, peppers};
+use crate::cli::context::{Empty, open_store};
 use crate::config::Config;
 use crate::forge::Forge;
 use crate::store::{Store, StoreError};
@@ -27,7 +27,7 @@ const QUEUE: &str = "work queue";
 const DISK: &str = "disk";
 
 pub(super) async fn examine(config: &Config) -> Vec<Check> {
-    let store = match in_time(Box::pin(open_store(config, false))).await {
+    let store = match in_time(Box::pin(open_store(config, Empty::Refuse))).await {
         Some(Ok(store)) => store,
         Some(Err(error)) => return vec![unusable(&error)],
         None => {
@@ -41,6 +41,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
         checks.extend(access(&store).await);
         checks.extend(objects(&store).await);
         checks.push(peppers::examine(&store).await);
+        checks.extend(hunted::examine(config, &store).await);
         checks.push(log(&store).await);
         checks.push(queue(&store).await);
         checks.extend(hosts(&store).await);
@@ -74,7 +75,7 @@ fn unusable(error: &anyhow::Error) -> Check {
         Some(StoreError::Forbidden { .. } | StoreError::Pooled { .. }) => {
             Check::failed(NAME, message, "do so, then run `rescind doctor` again")
         }
-        Some(StoreError::Torn { .. }) => Check::failed(
+        Some(StoreError::Torn { .. } | StoreError::Lost { .. }) => Check::failed(
             NAME,
             message,
             "do so before anything else opens the database",

@@ -5,6 +5,7 @@ mod check;
 mod daemon;
 mod database;
 mod descriptors;
+mod hunted;
 mod network;
 mod peppers;
 mod sources;

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::OwnerArgs;
 use super::view::{self, redacted};
-use crate::cli::context::{Empty, Instance};
+use crate::cli::context::{InitArgs, Instance};
 use crate::cli::time as when;
 use crate::cli::time::Expiry;
 use crate::cli::{Context, DONE, UsageError, output, text};
@@ -43,6 +43,8 @@ pub(super) struct CreateArgs {
     /// Print the key as JSON, its value among it
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    init: InitArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -56,7 +58,7 @@ pub(super) async fn run(args: CreateArgs, context: &Context) -> anyhow::Result<E
     let owner =
         owner.ok_or_else(|| UsageError("name the owner with --user ID or --team ID".to_owned()))?;
     output::check_is_seen()?;
-    let instance = Instance::open(context, Empty::SetUp).await?;
+    let instance = Instance::open(context, args.init.set_up()).await?;
     instance.check_texts([
         ("--description", args.description.as_str()),
         ("the owner", owner.id.as_str()),

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::cli::context::{Empty, Instance};
+use crate::cli::context::{InitArgs, Instance};
 use crate::cli::{Context, DONE, FOUND, UsageError, output, text};
 use crate::issuer::{RowError, RowFormat, parse_rows};
 use crate::store::DEFAULT_PROJECT;
@@ -41,6 +41,8 @@ pub(super) struct ImportArgs {
     /// Print the numbers of rows as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    init: InitArgs,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -53,7 +55,7 @@ struct Counts {
 
 pub(super) async fn run(args: ImportArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let (mut input, progress) = open(&args.file)?;
-    let instance = Instance::open(context, Empty::SetUp).await?;
+    let instance = Instance::open(context, args.init.set_up()).await?;
     instance.check_texts([("--project", args.project.as_str())])?;
     let format = sniff(&mut input).map_err(|error| unreadable(&args.file, &error))?;
     let mut counts = Counts::default();

@@ -65,7 +65,7 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
     if let Some(refusal) = no_archive(&args.name, &config) {
         return Err(refusal.into());
     }
-    let instance = Instance::open_for(context, Empty::SetUp, Needs::POLLS).await?;
+    let instance = Instance::open_for(context, Empty::SetUp { init: false }, Needs::POLLS).await?;
     let period = Period::parse(&args.from, &args.to, instance.now());
     let period = period.map_err(|error| UsageError(error.to_string()))?;
     let clock = Arc::clone(&instance.clock);

@@ -58,7 +58,7 @@ pub(super) async fn poll(args: PollArgs, context: &Context) -> anyhow::Result<Ex
     if !polled.any(|source| source.name == args.name) {
         return Err(not_polled(&args.name, &configured).into());
     }
-    let instance = Instance::open_for(context, Empty::SetUp, needs).await?;
+    let instance = Instance::open_for(context, Empty::SetUp { init: false }, needs).await?;
     let clock = Arc::clone(&instance.clock);
     let standalone = Standalone::new(&instance.config, instance.responder(), clock)?;
     let Some(source) = standalone.source(&args.name) else {

@@ -15,7 +15,7 @@ use crate::config::Needs;
 use crate::daemon::configured_sources;
 use crate::server::api::sources::SourceView;
 use crate::source::{SourceStatus, statuses_of};
-use crate::store::StoreError;
+use crate::store::{StoreError, Unhunted};
 
 #[derive(Debug, Args)]
 #[command(after_help = "States:
@@ -83,7 +83,10 @@ pub(super) async fn status(args: StatusArgs, context: &Context) -> anyhow::Resul
 /// Reads the status of all sources. Before the database exists, the configured ones are listed.
 async fn read(context: &Context) -> anyhow::Result<Vec<SourceStatus>> {
     let error = match Records::open(context).await {
-        Ok(records) => return statuses(&records).await,
+        Ok(records) => {
+            note_unhunted(&records, context).await?;
+            return statuses(&records).await;
+        }
         Err(error) => error,
     };
     match error.downcast_ref::<StoreError>() {
@@ -95,6 +98,17 @@ async fn read(context: &Context) -> anyhow::Result<Vec<SourceStatus>> {
         }
         _ => Err(error),
     }
+}
+
+/// Notes the valid keys that no source would find. Key formats that cannot be loaded are another command's matter.
+async fn note_unhunted(records: &Records, context: &Context) -> anyhow::Result<()> {
+    let Ok(formats) = context.formats(&records.config) else {
+        return Ok(());
+    };
+    for group in records.store.unhunted(&formats, records.now()).await? {
+        output::note(&format!("not hunted: {group}; {}", Unhunted::REMEDY));
+    }
+    Ok(())
 }
 
 fn row(status: &SourceStatus) -> Vec<String> {

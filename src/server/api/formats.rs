@@ -34,6 +34,8 @@ pub struct FormatView {
     checksum: bool,
     /// `true` if new keys can be minted in this format.
     can_mint: bool,
+    /// `true` if the format is one of former times: hunted and checked, and no longer minted.
+    retired: bool,
 }
 
 /// List the loaded key formats.
@@ -90,5 +92,6 @@ fn view(format: &KeyFormat) -> FormatView {
         max_length: format.max_len(),
         checksum: format.checksum().is_some(),
         can_mint: format.can_mint(),
+        retired: format.is_retired(),
     }
 }

@@ -89,7 +89,7 @@ pub async fn import(
     let format = row_format(&parts.headers)?;
     refuse_too_large(&parts.headers, MAX_IMPORT)?;
     // Before the body is read: whoever waits takes nothing but a connection.
-    let place = state.0.imports.place(caller.claim(), PATIENCE).await;
+    let place = state.0.rooms.imports.place(caller.claim(), PATIENCE).await;
     let place = place.map_err(|NoPlace| too_many())?;
     let hung_up = CancellationToken::new();
     let _until_dropped = hung_up.clone().drop_guard();

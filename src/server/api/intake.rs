@@ -217,7 +217,7 @@ fn admitted<'s>(state: &'s AppState, headers: &HeaderMap) -> ApiResult<&'s Revoc
             "The header `authorization` has to be the token that was agreed on, as it is or behind `Bearer`.",
         ));
     };
-    let limit = &state.0.revocations;
+    let limit = &state.0.rooms.revocations;
     limit
         .check(&credential)
         .map_err(ApiError::too_many_of_one_token)?;
@@ -345,7 +345,7 @@ pub async fn self_report(
     let until = Instant::now() + STORE_TIME;
     // Nor may waiting reports hold all connections or keep others waiting.
     let address = client.unwrap_or(IpAddr::from([0; 4]));
-    let turns = &state.0.self_report_turns;
+    let turns = &state.0.rooms.self_report_turns;
     let place = turns.turn(address, SELF_REPORT_PATIENCE).await;
     let place = place.map_err(|NoTurn| too_many())?;
     let report = finisher.finish(async move {
@@ -354,7 +354,7 @@ pub async fn self_report(
         let known = Known::of_one(state.lookup(), value.sha256()).await?;
         if !known.contains(&value.sha256()) {
             if state.formats().identify(value.expose()).is_some() {
-                let limit = &state.0.self_reports;
+                let limit = &state.0.rooms.self_reports;
                 limit.check(&client).map_err(ApiError::rate_limited)?;
             }
             return Ok(SelfReport::Unknown);

@@ -128,7 +128,7 @@ pub async fn verify(
     caller.require(Permission::ReadLog)?;
     caller.require_default_project()?;
     query.finish()?;
-    let until = Instant::now() + state.0.limits.request_time / 10 * 9;
+    let until = Instant::now() + state.0.rooms.limits.request_time / 10 * 9;
     let _leave = state.whole_log(&caller).await?;
     let verified = tokio::time::timeout_at(until, state.store().verify_log()).await;
     Ok(Json(match verified.map_err(|_| too_long())?? {

@@ -19,7 +19,7 @@ pub(super) fn forwarded_client(request: &Request) -> Option<IpAddr> {
 /// Records the use. A failure does not change the answer about the key. A key that is used many times a second is
 /// recorded only some of the time, so that using it cannot fill the database.
 pub(super) async fn record(state: &AppState, key: &Key, at: Timestamp, client: Option<IpAddr>) {
-    if !state.0.uses.allows(&key.id) {
+    if !state.0.rooms.uses.allows(&key.id) {
         return;
     }
     let client = client.map(|address| address.to_string());

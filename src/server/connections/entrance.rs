@@ -1,6 +1,6 @@
 //! Answers before the API is available: health, and the reason for the wait.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -31,7 +31,7 @@ pub struct Entrance(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    api: OnceLock<Router>,
+    api: RwLock<Option<Router>>,
     before: Router,
     reason: Reason,
 }
@@ -45,7 +45,7 @@ impl Default for Entrance {
             .layer(map_response(guarded))
             .with_state(Arc::clone(&reason));
         Self(Arc::new(Inner {
-            api: OnceLock::new(),
+            api: RwLock::default(),
             before,
             reason,
         }))
@@ -75,14 +75,16 @@ impl Entrance {
         *self.0.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    /// Opens the API to requests, including those on connections that already exist.
+    /// Opens the API to requests, including those on connections that already exist. It replaces the one that there
+    /// was: requests that have begun go on in that.
     pub fn open(&self, api: Router) {
-        // There is only one API.
-        let _ = self.0.api.set(api);
+        let mut current = self.0.api.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Some(api);
     }
 
     pub(in crate::server) fn router(&self) -> Router {
-        self.0.api.get().unwrap_or(&self.0.before).clone()
+        let current = self.0.api.read().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().unwrap_or(&self.0.before).clone()
     }
 }
 

@@ -9,8 +9,9 @@ use super::connect::Db;
 use super::error::{granted, role, unhidden};
 
 /// Privileges that the statements of this program need on each table.
-pub(super) const NEEDED: [(&str, &[&str]); 18] = [
+pub(super) const NEEDED: [(&str, &[&str]); 20] = [
     ("_sqlx_migrations", &["SELECT"]),
+    ("hunters", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     (
         "idempotent_requests",
         &["SELECT", "INSERT", "UPDATE", "DELETE"],
@@ -27,6 +28,7 @@ pub(super) const NEEDED: [(&str, &[&str]); 18] = [
     ("senders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("source_work", &["SELECT", "INSERT", "UPDATE"]),
     ("sources", &["SELECT", "INSERT", "UPDATE"]),
+    ("store_identity", &["SELECT"]),
     ("tokens", &["SELECT", "INSERT", "UPDATE"]),
     ("uses_after_exposure", &["SELECT", "INSERT"]),
     (

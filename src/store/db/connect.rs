@@ -14,6 +14,7 @@ use super::address;
 use super::damage::Damage;
 use super::files::Files;
 use super::gate::Urgency;
+use super::ground::{Ground, survey};
 use super::others;
 use super::pool::{GOODBYE, Manners, Pool};
 use super::session;
@@ -140,16 +141,16 @@ async fn take_over(write: &Pool<Sqlite>) {
     }
 }
 
-/// Connects to the database. Returns its name for errors, and whether it is a file that existed before.
+/// Connects to the database. Returns its name for errors, and the place of a file.
 pub(in crate::store) async fn connect(
     options: &StoreOptions,
-) -> Result<(Db, String, bool), StoreError> {
+) -> Result<(Db, String, Option<Ground>), StoreError> {
     let text = options.url.expose_secret();
     match text.split_once(':').map(|(scheme, _)| scheme) {
-        Some("sqlite") => sqlite(text, options.create).await,
+        Some("sqlite") => sqlite(text, options).await,
         Some("postgres" | "postgresql") => {
             let (db, name) = postgres(text, options.max_connections).await?;
-            Ok((db, name, false))
+            Ok((db, name, None))
         }
         Some(scheme) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => Err(StoreError::Url(
             format!("{scheme} is no database that rescind speaks"),
@@ -158,7 +159,10 @@ pub(in crate::store) async fn connect(
     }
 }
 
-async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreError> {
+async fn sqlite(
+    url: &str,
+    store: &StoreOptions,
+) -> Result<(Db, String, Option<Ground>), StoreError> {
     let options = SqliteConnectOptions::from_str(url)
         .map_err(|error| StoreError::Url(error.to_string()))?
         .foreign_keys(true)
@@ -172,20 +176,7 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
         ));
     }
     let name = path.display().to_string();
-    if !create && !path.exists() {
-        return Err(StoreError::Missing { database: name });
-    }
-    let found = size(&path) > 0;
-    if let Some(log) = lone_log(&path) {
-        return Err(StoreError::Torn {
-            database: name,
-            cause: format!(
-                "it is missing or empty, but its log {} is there and would be lost; put the database back beside it, \
-                 or move the log away for a new one",
-                log.display()
-            ),
-        });
-    }
+    let ground = survey(&path, store.create, store.init)?;
     others::check(&path).await?;
     create_file(&path).map_err(|error| {
         let (database, cause) = (name.clone(), error.to_string());
@@ -216,7 +207,7 @@ async fn sqlite(url: &str, create: bool) -> Result<(Db, String, bool), StoreErro
         write,
         files,
     };
-    Ok((db, name, found))
+    Ok((db, name, Some(ground)))
 }
 
 /// Returns the size of a connection's cache as SQLite wants it: in KiB, as a negative number.
@@ -252,40 +243,30 @@ async fn sqlite_pool(
     }
 }
 
-fn size(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |file| file.len())
-}
-
-/// Returns the write-ahead log of a database that does not exist, if there is one. SQLite would delete it.
-fn lone_log(path: &Path) -> Option<PathBuf> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let log = PathBuf::from(log);
-    // In this order: a process that creates the database now writes the file first.
-    (size(&log) > 0 && size(path) == 0).then_some(log)
-}
-
-/// Creates the file and its folder with permissions for their owner only. SQLite gives the WAL and the shared memory
-/// file the permissions of the main file.
+/// Creates the file with permissions for its owner only. SQLite gives the WAL and the shared memory file the
+/// permissions of the main file.
 fn create_file(path: &Path) -> std::io::Result<()> {
     if path.exists() {
         return Ok(());
-    }
-    if let Some(folder) = path.parent()
-        && !folder.as_os_str().is_empty()
-        && !folder.exists()
-    {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(folder)?;
     }
     let mut file = std::fs::OpenOptions::new();
     file.write(true).create(true).truncate(false);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
     file.open(path).map(drop)
+}
+
+/// Returns the path of the SQLite file that a URL names.
+pub(in crate::store) fn sqlite_file(url: &str) -> Result<PathBuf, StoreError> {
+    let options = SqliteConnectOptions::from_str(url);
+    let options = options.map_err(|error| StoreError::Url(error.to_string()))?;
+    let path = options.get_filename();
+    Ok(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+}
+
+/// Returns the name of the database on a server that a URL names, without the password.
+pub(in crate::store) fn server_name(url: &str) -> Result<String, StoreError> {
+    address::parse(url).map(|(_, name)| name)
 }
 
 async fn postgres(url: &str, max_connections: u32) -> Result<(Db, String), StoreError> {

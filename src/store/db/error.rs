@@ -191,6 +191,14 @@ pub enum StoreError {
         /// Name of the missing file, and the remedy.
         cause: String,
     },
+    /// There was a store that is missing, empty or another one now. Nothing was made in its place.
+    #[error("no store is opened at {database}: {cause} (nothing was changed)")]
+    Lost {
+        /// Absolute path of the file.
+        database: String,
+        /// Description of what is missing, and the remedy.
+        cause: String,
+    },
     /// A file of the database was deleted or replaced while it was open, so writes would be lost.
     #[error(
         "the files of the database {database} are not those that were opened: {cause}; put the file itself back under its name (a copy does not do), or restart rescind with the files that it is to use; nothing is accepted until then"
@@ -285,6 +293,7 @@ impl StoreError {
                 | Self::Pooled { .. }
                 | Self::Disk { .. }
                 | Self::Torn { .. }
+                | Self::Lost { .. }
                 | Self::Gone { .. }
                 | Self::Damaged { .. }
                 | Self::Emptied { .. }

@@ -32,6 +32,7 @@ macro_rules! migrations {
             (10, "parts", "0010_parts"),
             (11, "peppers", "0011_peppers"),
             (12, "rests", "0012_rests"),
+            (13, "identity", "0013_identity"),
             (14, "requests", "0014_requests")
         )
     };

@@ -30,6 +30,8 @@ pub(in crate::store) enum Locks {
     Senders,
     /// `idempotent_requests`: one of a transaction.
     Requests,
+    /// The own row of `hunters`, or those that are gone.
+    Hunters,
     /// `tokens`, by `id`.
     Tokens,
     /// `keys`: existing ones by `id`; new ones, and those whose digest is rewritten, by digest and project.

@@ -77,6 +77,19 @@ fn torn(path: &Path) -> Option<Torn> {
     if header[READ_VERSION] != WAL_VERSION {
         return None;
     }
+    let lock = lock_of_another(&file)?;
+    // One that holds it alone makes or removes the files itself, and SQLite waits for it.
+    if lock.typ != FlockType::ReadLock {
+        return None;
+    }
+    Some(Torn {
+        missing,
+        process: name(&lock),
+    })
+}
+
+/// Returns the lock that keeps others from writing to the database alone.
+fn lock_of_another(file: &File) -> Option<Flock> {
     let wanted = Flock {
         start: SHARED_FIRST,
         length: SHARED_SIZE,
@@ -84,18 +97,19 @@ fn torn(path: &Path) -> Option<Torn> {
         typ: FlockType::WriteLock,
         offset_type: FlockOffsetType::Set,
     };
-    let lock = fcntl_getlk(&file, &wanted).ok()??;
-    // One that holds it alone makes or removes the files itself, and SQLite waits for it.
-    if lock.typ != FlockType::ReadLock {
-        return None;
-    }
-    Some(Torn {
-        missing,
-        process: lock.pid.map_or_else(
-            || "another process".to_owned(),
-            |pid| format!("process {}", pid.as_raw_nonzero()),
-        ),
-    })
+    fcntl_getlk(file, &wanted).ok()?
+}
+
+/// Returns the name of another process that has the database open.
+pub(in crate::store) fn user_of(file: &File) -> Option<String> {
+    lock_of_another(file).map(|lock| name(&lock))
+}
+
+fn name(lock: &Flock) -> String {
+    lock.pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {}", pid.as_raw_nonzero()),
+    )
 }
 
 fn beside(path: &Path, end: &str) -> PathBuf {

@@ -8,7 +8,8 @@ use super::super::queue::{
 };
 use super::super::sources::{deliveries, work as source_work};
 use super::super::{
-    Store, StoreError, incidents, keys, log, peppers, queue, requests, senders, sources, tokens,
+    Store, StoreError, hunted, identity, incidents, keys, log, peppers, queue, requests, senders,
+    sources, tokens,
 };
 use super::connect::Db;
 use super::ready;
@@ -45,6 +46,8 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
         senders::ALL,
         requests::ALL,
         ready::ALL,
+        identity::ALL,
+        hunted::ALL,
     ];
     let lists = [
         keys::every_filter(),

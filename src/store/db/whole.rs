@@ -22,8 +22,9 @@ const EXAMINED: Duration = Duration::from_secs(1);
 const NAMED: usize = 3;
 
 /// Names of all tables.
-pub(super) const TABLES: [&str; 18] = [
+pub(super) const TABLES: [&str; 20] = [
     "_sqlx_migrations",
+    "hunters",
     "idempotent_requests",
     "incidents",
     "keys",
@@ -37,6 +38,7 @@ pub(super) const TABLES: [&str; 18] = [
     "senders",
     "source_work",
     "sources",
+    "store_identity",
     "tokens",
     "uses_after_exposure",
     "webhook_deliveries",

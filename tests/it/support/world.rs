@@ -2,11 +2,8 @@
 //! `rescind` binary as a process that can be killed.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
 
 use rescind::clock::{Clock as _, SystemClock};
 use rescind::sandbox::git_server::{GitServer, Repository};
@@ -155,7 +152,7 @@ impl Home {
             .env("RESCIND_LOG", "trace")
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("the rescind binary starts");
@@ -164,25 +161,19 @@ impl Home {
             url: String::new(),
             token: None,
         };
-        let (tokens, token) = mpsc::channel();
-        let stdout = daemon.child.stdout.take().expect("a standard output");
-        let stdout = BufReader::new(stdout);
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if let Some((_, token)) = line.split_once("admin token (shown once): ") {
-                    // Reading continues after the receiver is gone, so that the daemon never faces a full pipe.
-                    let _ = tokens.send(token.trim().to_owned());
-                }
-            }
-        });
         daemon.url = self.address(start);
-        // The first start prints a token just after it listens; later starts print none.
-        let patience = match start {
-            0 => Duration::from_mins(1),
-            _ => Duration::from_millis(300),
-        };
-        daemon.token = token.recv_timeout(patience).ok();
+        daemon.token = self.take_token();
         daemon
+    }
+
+    /// Takes the admin token of a first start out of its file. It is written before the daemon listens.
+    fn take_token(&self) -> Option<String> {
+        let files = ["rescind.db.admin-token", "data/rescind.admin-token"];
+        let mut files = files.map(|name| self.folder.path().join(name)).into_iter();
+        let file = files.find(|file| file.exists())?;
+        let token = fs::read_to_string(&file).expect("a token");
+        fs::remove_file(file).expect("removed");
+        Some(token.trim().to_owned())
     }
 
     /// Waits until the log, from byte `start` on, contains an address, and returns it.

@@ -97,11 +97,9 @@ fn a_log_without_its_database_is_not_lost() {
 }
 
 #[test]
-fn a_new_database_in_a_file_that_was_there_is_said() {
+fn no_new_database_is_made_in_a_file_that_was_there() {
     let binary = in_data();
-    let made = binary.run("migrate");
-    assert!(!made.stderr.contains("a new database"), "{made:?}");
-    made.ok();
+    binary.run("migrate").ok();
     let file = binary.path("data/rescind.db");
     // Contents of the file of a database whose log was never checkpointed.
     let empty = "PRAGMA journal_mode = WAL";
@@ -118,11 +116,18 @@ fn a_new_database_in_a_file_that_was_there_is_said() {
         connection.close().await.unwrap();
     });
     assert!(fs::metadata(&file).unwrap().len() > 0);
-    let made = binary.run("migrate");
+    let named = file.display().to_string();
+    for line in [
+        "migrate",
+        "keys list",
+        "keys create --user u --description x",
+    ] {
+        binary
+            .run(line)
+            .fails(3, &[&named, "holds no tables", "without its -wal"]);
+    }
+    let made = binary.run("migrate --init");
     assert!(made.stderr.contains("a new database"), "{made:?}");
-    assert!(
-        made.stderr.contains(&file.display().to_string()),
-        "{made:?}"
-    );
+    assert!(made.stderr.contains(&named), "{made:?}");
     made.ok();
 }

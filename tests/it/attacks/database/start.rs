@@ -222,7 +222,8 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
     );
     let ended = daemon.stop();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.contains("admin token"), "{ended:?}");
+    let told = |line: &String| line.contains("first access token");
+    assert!(ended.log.iter().any(told), "{ended:?}");
     let log = ended.log.join("\n");
     assert!(!log.contains("hunter2"), "{log}");
     database.remove().await;
