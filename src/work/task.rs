@@ -245,6 +245,7 @@ impl Shared {
             (Ok(visited), Ok(())) => {
                 let most = self.parts.fetcher.limits().max_fetch_bytes;
                 let halves = lineage::halves(&item, &visited, scanned.received, most);
+                let unread = halves.is_empty() && lineage::is_unread(&item, &visited);
                 tell_left_out(&item, visited, not_looked_up, !halves.is_empty());
                 let mut more = halves;
                 more.extend(lineage::dropped(&item, &visited, most));
@@ -253,6 +254,7 @@ impl Shared {
                 End::Done(Done {
                     fetched: Fetched {
                         truncated: !is_whole,
+                        unread,
                         bytes: scanned.bytes,
                         blobs: scanned.blobs,
                         gone: false,
