@@ -418,10 +418,9 @@ async fn a_long_list_that_drips_gives_way_and_is_read_in_the_end() {
     let listed = fetcher.references_in_turn(&url, None);
     let listed = tokio::time::timeout(Duration::from_mins(2), listed).await;
     let (listed, place) = listed.expect("the slow list gave way").unwrap();
-    assert_eq!(
-        (listed.list.len(), fast.seen.lock().unwrap().len()),
-        (600, 2)
-    );
+    // Once before it had the place.
+    assert!(fast.seen.lock().unwrap().len() > 1);
+    assert_eq!(listed.list.len(), 600);
     assert!(!slow.is_finished());
     drop(place);
     ends.store(true, std::sync::atomic::Ordering::Relaxed);
