@@ -66,7 +66,7 @@ pub type CountsAsRead<'c> =
 /// Kinds of answers to a request for a pack.
 enum Answered {
     /// The server sent a pack, complete or cut off at the byte limit.
-    Pack(Pack),
+    Pack(Box<Pack>),
     /// The server knows one of the commits that were named as `haves`, but did not send a pack yet.
     Acknowledged,
     /// The server knows none of them, and sent no pack.
@@ -76,7 +76,7 @@ enum Answered {
 impl Answered {
     fn pack(self) -> Result<Pack, FetchError> {
         match self {
-            Self::Pack(pack) => Ok(pack),
+            Self::Pack(pack) => Ok(*pack),
             _ => Err(FetchError::Protocol("it sent no pack")),
         }
     }
@@ -193,7 +193,7 @@ impl Session<'_> {
             haves.extend(self.of_head().await?);
         }
         let pack = match self.ask(&after, &haves, false).await? {
-            Answered::Pack(pack) => pack,
+            Answered::Pack(pack) => *pack,
             Answered::Acknowledged => self.insist(&after, &haves).await?,
             Answered::Unknown => return self.without_before().await,
         };
@@ -295,7 +295,7 @@ impl Session<'_> {
                     has_ended: false,
                 });
                 let pack = Pack::new(pack, false).cut_at(shallow);
-                return Ok(Answered::Pack(pack));
+                return Ok(Answered::Pack(Box::new(pack)));
             }
             let held = self.received + pack.len();
             let payer = &self.seat.place.payer;
@@ -329,7 +329,10 @@ impl Session<'_> {
                 has_pack: true,
                 shallow,
                 ..
-            } => Ok(Answered::Pack(Pack::new(pack, true).cut_at(shallow))),
+            } => {
+                let pack = Pack::new(pack, true).cut_at(shallow);
+                Ok(Answered::Pack(Box::new(pack)))
+            }
             FetchAnswer {
                 acknowledged: true, ..
             } => Ok(Answered::Acknowledged),
