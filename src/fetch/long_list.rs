@@ -200,7 +200,7 @@ mod tests {
         // It does not wait for itself.
         assert!(list.take(&lists, Duration::ZERO).await.is_ok());
         let mut hasty = LongList::hasty();
-        let busy = hasty.take(&lists, Duration::from_secs(60)).await;
+        let busy = hasty.take(&lists, Duration::from_mins(1)).await;
         assert!(matches!(busy, Err(FetchError::Busy)));
         drop(list);
         assert!(hasty.take(&lists, Duration::ZERO).await.is_ok());

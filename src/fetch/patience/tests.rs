@@ -60,6 +60,7 @@ fn bytes_earn_time_and_nobody_is_hurried_for_nobody() {
 
 #[test]
 fn a_fetch_has_the_time_that_its_host_usually_takes_while_no_other_host_waits() {
+    use Waiting::{Nobody, Somebody, Urgently};
     let left_after = |usual: u64, rate, by_others, own| {
         let (mut patience, demand) = patience(FetchLane::Ordinary, 0);
         demand.set(Waiting::Urgently);
@@ -71,7 +72,6 @@ fn a_fetch_has_the_time_that_its_host_usually_takes_while_no_other_host_waits() 
         place.own[0].set(own);
         left_after(&mut patience, rate)
     };
-    use Waiting::{Nobody, Somebody, Urgently};
     assert_eq!(left_after(5, 0, Nobody, Nobody), 6);
     assert_eq!(left_after(5, 0, Nobody, Somebody), 6);
     assert_eq!(left_after(1, 0, Nobody, Nobody), 2);

@@ -93,11 +93,11 @@ on_both_databases! {
         worker.drain().await.unwrap();
         let at_first = rig.count_revoked(&keys).await;
         assert!((1..keys.len()).contains(&at_first), "{at_first}");
-        let mut pushes = 0;
+        let mut more = 0;
         while rig.count_revoked(&keys).await < keys.len() {
-            pushes += 1;
-            assert!(pushes < 24, "{at_first}, then {}", rig.count_revoked(&keys).await);
-            rig.add_items(&[push(shop.push(&[("small", vec![pushes])]))]).await;
+            more += 1;
+            assert!(more < 24, "{at_first}, then {}", rig.count_revoked(&keys).await);
+            rig.add_items(&[push(shop.push(&[("small", vec![more])]))]).await;
             worker.drain().await.unwrap();
         }
         assert_eq!(database.count("SELECT COUNT(*) FROM work_items WHERE unread").await, 0);
