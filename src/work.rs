@@ -31,6 +31,7 @@ mod stop;
 mod task;
 mod throttles;
 mod troubles;
+mod usual;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ use pauses::Pauses;
 pub use remember::KNOWN_BLOBS;
 use run::Run;
 use slow::Slow;
+use usual::Usual;
 
 /// Maximum interval of housekeeping: shedding load, and reclaiming the items of dead workers.
 const KEEPING: Duration = Duration::from_secs(1);
@@ -134,6 +136,7 @@ struct Shared {
     pauses: Pauses,
     lasting: Lasting,
     slow: Slow,
+    usual: Usual,
     demands: Demands,
 }
 
@@ -158,6 +161,7 @@ impl Worker {
                 pauses: Pauses::new(origins.keys().cloned().collect()),
                 lasting: Lasting::default(),
                 slow: Slow::default(),
+                usual: Usual::default(),
                 demands: Demands::default(),
             }),
             origins,

@@ -8,6 +8,7 @@ use super::FetchError;
 use super::heavy::HeavyLane;
 use super::lane::FetchLane;
 use super::ledger::{Ledger, Payer, Turn};
+use super::long_list::LongLists;
 use super::place::FetchPlace;
 use crate::memory;
 
@@ -21,7 +22,7 @@ pub(super) struct Budget {
     ordinary: Places,
     medium: Places,
     large: Places,
-    long_lists: Arc<Semaphore>,
+    pub(super) long_lists: Arc<LongLists>,
     pub(super) heavy: HeavyLane,
 }
 
@@ -48,7 +49,7 @@ impl Budget {
             ordinary: Places::new(concurrent.max(1)),
             medium: Places::new(MEDIUM_PLACES),
             large: Places::new(1),
-            long_lists: Arc::new(Semaphore::new(1)),
+            long_lists: Arc::default(),
             heavy: HeavyLane::default(),
         }
     }
@@ -95,14 +96,6 @@ impl Budget {
             own: lane,
             turns: self.turns(lane, payer),
         })
-    }
-
-    /// Waits for the lane of long lists of references.
-    pub(super) async fn long_list(&self) -> Result<OwnedSemaphorePermit, FetchError> {
-        Arc::clone(&self.long_lists)
-            .acquire_owned()
-            .await
-            .map_err(|_| FetchError::Busy)
     }
 }
 

@@ -14,11 +14,12 @@ use secrecy::SecretString;
 use super::budget::{Admission, Seat};
 use super::fetcher::GitFetcher;
 use super::lane::SMALL_PACK;
+use super::long_list::LongList;
 use super::pace::Pace;
 use super::pack::{Pack, PackError};
 use super::pack_rest::PackRest;
 use super::patience::Patience;
-use super::peer::{LongList, Peer};
+use super::peer::Peer;
 use super::place::FetchPlace;
 use super::protocol::{self, FetchAnswer, Head, HeadAnswer};
 use super::size::Sizing;
@@ -65,7 +66,7 @@ pub type CountsAsRead<'c> =
 /// Kinds of answers to a request for a pack.
 enum Answered {
     /// The server sent a pack, complete or cut off at the byte limit.
-    Pack { bytes: Vec<u8>, whole: bool },
+    Pack(Box<Pack>),
     /// The server knows one of the commits that were named as `haves`, but did not send a pack yet.
     Acknowledged,
     /// The server knows none of them, and sent no pack.
@@ -73,10 +74,9 @@ enum Answered {
 }
 
 impl Answered {
-    /// Returns the pack, and whether it is complete.
-    fn pack(self) -> Result<(Vec<u8>, bool), FetchError> {
+    fn pack(self) -> Result<Pack, FetchError> {
         match self {
-            Self::Pack { bytes, whole } => Ok((bytes, whole)),
+            Self::Pack(pack) => Ok(*pack),
             _ => Err(FetchError::Protocol("it sent no pack")),
         }
     }
@@ -192,12 +192,12 @@ impl Session<'_> {
         if self.request.haves.iter().any(ObjectId::is_null) {
             haves.extend(self.of_head().await?);
         }
-        let (bytes, whole) = match self.ask(&after, &haves, false).await? {
-            Answered::Pack { bytes, whole } => (bytes, whole),
+        let pack = match self.ask(&after, &haves, false).await? {
+            Answered::Pack(pack) => *pack,
             Answered::Acknowledged => self.insist(&after, &haves).await?,
             Answered::Unknown => return self.without_before().await,
         };
-        let (pack, connected) = self.parse_range(bytes, whole).await?;
+        let (pack, connected) = self.parse_range(pack).await?;
         let origin = if connected {
             PackOrigin::Range
         } else {
@@ -212,12 +212,11 @@ impl Session<'_> {
         let head = self.of_head().await?;
         let mut haves: Vec<ObjectId> = head.into_iter().collect();
         haves.extend(self.request.haves.iter().filter(|have| !have.is_null()));
-        let (bytes, whole) = self.insist(&after, &haves).await?;
-        let mut pack = Pack::new(bytes, whole);
+        let mut pack = self.insist(&after, &haves).await?;
         let is_branch = self.request.reference.starts_with("refs/heads/");
         let is_merged = head.is_some() && pack.stated_count() == Some(0);
         if self.request.is_sampled && is_branch && is_merged {
-            pack = self.latest().await?;
+            pack = self.latest(pack).await?;
         }
         Ok(Answer {
             pack,
@@ -241,11 +240,7 @@ impl Session<'_> {
         }))
     }
 
-    async fn insist(
-        &mut self,
-        want: &ObjectId,
-        haves: &[ObjectId],
-    ) -> Result<(Vec<u8>, bool), FetchError> {
+    async fn insist(&mut self, want: &ObjectId, haves: &[ObjectId]) -> Result<Pack, FetchError> {
         self.ask(want, haves, true).await?.pack()
     }
 
@@ -288,6 +283,7 @@ impl Session<'_> {
                 self.received += room;
                 let room = max_fetch_bytes.saturating_sub(self.received as u64);
                 let next = Patience::new(self.seat.clone());
+                let shallow = std::mem::take(&mut answer.shallow);
                 self.rest = (room > 0).then_some(PackRest {
                     response,
                     answer,
@@ -298,10 +294,8 @@ impl Session<'_> {
                     token: self.request.token.clone(),
                     has_ended: false,
                 });
-                return Ok(Answered::Pack {
-                    bytes: pack,
-                    whole: false,
-                });
+                let pack = Pack::new(pack, false).cut_at(shallow);
+                return Ok(Answered::Pack(Box::new(pack)));
             }
             let held = self.received + pack.len();
             let payer = &self.seat.place.payer;
@@ -331,10 +325,14 @@ impl Session<'_> {
         answer.finish()?;
         self.received += pack.len();
         match answer {
-            FetchAnswer { has_pack: true, .. } => Ok(Answered::Pack {
-                bytes: pack,
-                whole: true,
-            }),
+            FetchAnswer {
+                has_pack: true,
+                shallow,
+                ..
+            } => {
+                let pack = Pack::new(pack, true).cut_at(shallow);
+                Ok(Answered::Pack(Box::new(pack)))
+            }
             FetchAnswer {
                 acknowledged: true, ..
             } => Ok(Answered::Acknowledged),
@@ -361,12 +359,11 @@ impl Session<'_> {
 
     /// Parses the pack of the range and checks whether `after` leads back to `before`. A pack that is cut
     /// off does not allow an answer and counts as connected.
-    async fn parse_range(&self, bytes: Vec<u8>, whole: bool) -> Result<(Pack, bool), FetchError> {
+    async fn parse_range(&self, mut pack: Pack) -> Result<(Pack, bool), FetchError> {
         let limits = Arc::clone(&self.limits);
         let seat = self.seat.clone();
         let RangeRequest { before, after, .. } = *self.request;
         compute(move || {
-            let mut pack = Pack::new(bytes, whole);
             let connected = texts::connects(&mut pack, after, before, &limits, &seat)?;
             Ok((pack, connected))
         })

@@ -6,6 +6,7 @@ use gix_hash::{Kind as HashKind, ObjectId};
 use gix_object::{CommitRefIter, TagRefIter};
 
 use super::FetchError;
+use super::protocol::Shallow;
 use super::weight::Weight;
 
 /// Memory needed to order the commits, in bytes per commit.
@@ -130,6 +131,46 @@ impl History {
             }
         }
         false
+    }
+
+    /// Returns whether the server cut the history before its end, or before as many commits as were asked for. A
+    /// repository may itself be cut, and lie about that in no other way.
+    pub(super) fn is_cut_by(&self, shallow: &Shallow) -> bool {
+        if shallow.is_cut() {
+            return true;
+        }
+        if shallow.commits().is_empty() {
+            return false;
+        }
+        let index = self.index();
+        let mut cut = shallow.commits().iter();
+        let near = shallow.limit();
+        let near = near.map(|(last, count)| self.last(&index, &last, count.saturating_sub(1)));
+        cut.any(|id| {
+            let Some(at) = self.find(&index, id) else {
+                return false;
+            };
+            let mut parents = self.parents_of(at).iter();
+            let is_near = near.as_ref().is_none_or(|near| near[at as usize]);
+            is_near && parents.any(|parent| self.find(&index, parent).is_none())
+        })
+    }
+
+    /// Returns for each commit whether it is among so many in a row, back from `last`.
+    fn last(&self, index: &[u32], last: &ObjectId, count: u32) -> Vec<bool> {
+        let mut is_last = vec![false; self.commits.len()];
+        let mut open: Vec<u32> = self.find(index, last).into_iter().collect();
+        for _ in 0..count {
+            let mut before = Vec::new();
+            for at in open {
+                if !std::mem::replace(&mut is_last[at as usize], true) {
+                    let parents = self.parents_of(at).iter();
+                    before.extend(parents.filter_map(|parent| self.find(index, parent)));
+                }
+            }
+            open = before;
+        }
+        is_last
     }
 
     /// Follows tags to their target, but not beyond `end`.

@@ -179,6 +179,9 @@ impl Patience {
             Waiting::Nobody if is_own && self.seat.budget.is_waited_for(place.lane) => WANTED,
             Waiting::Nobody => return false,
         };
+        if place.is_among_equals() {
+            return self.spent.is_beyond(bound.at_least(place.usual), 1);
+        }
         self.spent.is_beyond(bound, 1)
     }
 

@@ -1,7 +1,5 @@
 //! Requests to a repository on a server.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{
@@ -9,14 +7,14 @@ use reqwest::header::{
 };
 use reqwest::{Client, RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::FetchError;
 use super::fetcher::GitFetcher;
 use super::http::{check_status, read_chunk, send};
+use super::long_list::LongList;
 use super::pace::Pace;
 use super::patience::Patience;
-use super::protocol;
+use super::protocol::{self, Features};
 
 /// Size of the largest list of references that does not need the lane of long lists, in bytes.
 const SHORT_LIST: usize = 512 << 10;
@@ -26,29 +24,6 @@ const RESULT: &str = "application/x-git-upload-pack-result";
 
 /// Number of bytes within which a server names its capabilities.
 const CAPABILITIES: usize = 4 << 10;
-
-/// Permit to hold a long list of references, once it is needed. Short ones need none.
-#[derive(Debug, Default)]
-pub struct LongList {
-    permit: Option<OwnedSemaphorePermit>,
-    /// `true` if a list that finds no permit is not to wait for one.
-    is_hasty: bool,
-}
-
-impl LongList {
-    /// For a list that ends with [`FetchError::Busy`] if there is another long one.
-    pub(super) const WITHOUT_WAITING: Self = Self {
-        permit: None,
-        is_hasty: true,
-    };
-
-    pub(super) fn taken(permit: OwnedSemaphorePermit) -> Self {
-        Self {
-            permit: Some(permit),
-            is_hasty: false,
-        }
-    }
-}
 
 /// A repository on a server.
 #[derive(Clone, Copy)]
@@ -62,7 +37,7 @@ impl Peer<'_> {
     /// Requests a list of references and passes it to `feed`, at most `limit` bytes.
     ///
     /// `feed` returns the number of bytes that are held of the list, or `None` if it needs no more of it: there is only
-    /// one long list at a time, for as long as the permit that is returned is held.
+    /// one long list at a time, for as long as the place that is returned is held.
     pub(super) async fn list(
         &self,
         body: Vec<u8>,
@@ -71,11 +46,16 @@ impl Peer<'_> {
         mut long: LongList,
         mut feed: impl FnMut(&[u8]) -> Result<Option<usize>, FetchError>,
     ) -> Result<LongList, FetchError> {
-        let mut response = patience.wait(self.post(body)).await??;
+        let mut response = long.wait(patience.wait(self.post(body))).await???;
         let mut pace = Pace::new(self.fetcher.limits.pace_after(patience.waited()));
         let mut read = 0;
-        while let Some(chunk) = patience.wait(pace.chunk(&mut response)).await?? {
+        while let Some(chunk) = long
+            .wait(patience.wait(pace.chunk(&mut response)))
+            .await???
+        {
             patience.received(chunk.len())?;
+            long.count(chunk.len());
+            long.check()?;
             read += chunk.len();
             if read > limit {
                 return Err(FetchError::Protocol("its list of references is too long"));
@@ -83,15 +63,10 @@ impl Peer<'_> {
             let Some(held) = feed(&chunk)? else {
                 break;
             };
-            if held > SHORT_LIST && long.permit.is_none() {
-                let wait = if long.is_hasty {
-                    Duration::ZERO
-                } else {
-                    self.fetcher.limits.stall
-                };
-                let taken = patience.wait(self.fetcher.budget.long_list());
-                let taken = tokio::time::timeout(wait, taken).await;
-                long.permit = Some(taken.map_err(|_| FetchError::Busy)???);
+            if held > SHORT_LIST {
+                let budget = &self.fetcher.budget;
+                let taken = long.take(&budget.long_lists, self.fetcher.limits.stall);
+                patience.wait(taken).await??;
             }
         }
         if read == 0 {
@@ -114,11 +89,15 @@ impl Peer<'_> {
         protocol::reason_for_nothing(&told).map_or(Ok(()), Err)
     }
 
-    /// Returns whether the server sends commits without what is in them. If it does not say, it does not.
-    pub(super) async fn filters(&self, patience: &mut Patience) -> Result<bool, FetchError> {
+    /// Returns what the server takes, if it says.
+    pub(super) async fn features(
+        &self,
+        patience: &mut Patience,
+    ) -> Result<Option<Features>, FetchError> {
         let told = tokio::time::timeout(self.fetcher.limits.stall, self.capabilities());
         let told = patience.wait(told).await?;
-        Ok(matches!(told, Ok(Ok(told)) if protocol::filters(&told)))
+        let told = told.ok().and_then(Result::ok);
+        Ok(told.and_then(|told| protocol::features(&told)))
     }
 
     /// Returns the beginning of what the server says of itself, at least [`CAPABILITIES`] if it is that long.

@@ -21,6 +21,16 @@ pub(super) struct Bound {
     pub(super) all: Duration,
 }
 
+impl Bound {
+    /// Returns the bound with at least this much time, whatever comes.
+    pub(super) fn at_least(self, time: Duration) -> Self {
+        Self {
+            unpaid: self.unpaid.max(time),
+            all: self.all.max(time),
+        }
+    }
+}
+
 /// In the large lane, the first time.
 pub(super) const LARGE_FIRST: Bound = Bound {
     unpaid: Duration::from_secs(2),
@@ -52,6 +62,11 @@ pub struct FetchPlace {
     pub demand: Arc<Demand>,
     /// Demand for such places by others of the same host, owner or repository.
     pub own: Vec<Arc<Demand>>,
+    /// Demand for such places by other hosts.
+    pub others: Arc<Demand>,
+    /// Time that the fetch has in an ordinary place while only others of its host want it, if that is more than it has
+    /// otherwise.
+    pub usual: Duration,
     /// `true` if the fetch is read apart from others because a worker died while it held its work item.
     pub is_apart: bool,
     /// Account that is charged for the time in the place.
@@ -67,6 +82,12 @@ impl FetchPlace {
     pub(super) fn waiting(&self) -> Waiting {
         let own = self.own.iter().map(|demand| demand.waiting());
         own.fold(self.demand.waiting(), Waiting::max)
+    }
+
+    /// Returns whether nobody wants the place urgently but others of the same host, which are no better off elsewhere.
+    pub(super) fn is_among_equals(&self) -> bool {
+        let own = self.own.iter().map(|demand| demand.waiting());
+        self.others.waiting() == Waiting::Nobody && own.max() < Some(Waiting::Urgently)
     }
 
     /// Returns the time for which a fetch that had to leave the large lane stays out of it.

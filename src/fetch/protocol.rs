@@ -2,17 +2,20 @@
 //!
 //! Source: `Documentation/gitprotocol-v2.adoc` and `gitprotocol-common.adoc` of git.
 
+mod capabilities;
 mod references;
+mod shallow;
 
 use gix_hash::ObjectId;
 use gix_packetline::PacketLineRef;
 use gix_packetline::decode::{self, Stream};
-use memchr::memmem;
 
 use super::FetchError;
 use super::error::CUT;
+pub(super) use capabilities::{Features, features, reason_for_nothing};
 pub use references::References;
 pub(super) use references::{Head, HeadAnswer, ReferencesAnswer};
+pub(super) use shallow::Shallow;
 
 const FLUSH: &str = "0000";
 const DELIMITER: &str = "0001";
@@ -79,18 +82,6 @@ pub(super) fn fetch_latest(want: &ObjectId, count: u32, filter: bool) -> Vec<u8>
     request("fetch", arguments)
 }
 
-/// Returns whether a server sends commits without what is in them, by the beginning of its capabilities:
-/// `fetch=shallow filter`.
-pub(super) fn filters(capabilities: &[u8]) -> bool {
-    let Some(at) = memmem::find(capabilities, b"fetch=") else {
-        return false;
-    };
-    let mut lines = capabilities[at..].split(|byte| *byte == b'\n');
-    lines
-        .next()
-        .is_some_and(|line| memmem::find(line, b" filter").is_some())
-}
-
 /// A line of a protocol v2 response.
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
@@ -148,24 +139,12 @@ impl Lines {
     }
 }
 
-/// Returns the reason for which a server answers with nothing, if the beginning of its capabilities tells.
-///
-/// Git's own server reports neither to the client: it exits.
-pub(super) fn reason_for_nothing(capabilities: &[u8]) -> Option<FetchError> {
-    let says = |text: &str| memmem::find(capabilities, text.as_bytes()).is_some();
-    if says("object-format=sha256") {
-        return Some(FetchError::Sha256);
-    }
-    // Some servers send the line about the service in version 2, too.
-    let is_old = says("# service=git-upload-pack") && !says("version 2\n");
-    is_old.then_some(FetchError::Version0)
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
     Header,
     Acknowledgments,
     Packfile,
+    Shallow,
     Skipped,
     Ended,
 }
@@ -179,6 +158,8 @@ pub(super) struct FetchAnswer {
     pub(super) acknowledged: bool,
     /// `true` if a pack has begun.
     pub(super) has_pack: bool,
+    /// Commits at which the server cut the history. They come before the pack.
+    pub(super) shallow: Shallow,
 }
 
 impl FetchAnswer {
@@ -188,6 +169,7 @@ impl FetchAnswer {
             section: Section::Header,
             acknowledged: false,
             has_pack: false,
+            shallow: Shallow::default(),
         }
     }
 
@@ -198,6 +180,7 @@ impl FetchAnswer {
             section,
             acknowledged,
             has_pack,
+            shallow,
         } = self;
         lines.feed(bytes, |line| {
             *section = match (*section, line) {
@@ -219,6 +202,10 @@ impl FetchAnswer {
                         Section::Acknowledgments => {
                             *acknowledged |= text.starts_with(b"ACK ") || text == b"ready";
                             Section::Acknowledgments
+                        }
+                        Section::Shallow => {
+                            shallow.add(text);
+                            Section::Shallow
                         }
                         other => other,
                     }
@@ -242,7 +229,8 @@ fn section_named(text: &[u8]) -> Result<Section, FetchError> {
     match text {
         b"acknowledgments" => Ok(Section::Acknowledgments),
         b"packfile" => Ok(Section::Packfile),
-        b"shallow-info" | b"wanted-refs" => Ok(Section::Skipped),
+        b"shallow-info" => Ok(Section::Shallow),
+        b"wanted-refs" => Ok(Section::Skipped),
         _ => Err(FetchError::Protocol("an unknown section in the answer")),
     }
 }
@@ -306,19 +294,6 @@ pub(super) mod tests {
                 data => packet(data),
             })
             .collect()
-    }
-
-    #[test]
-    fn a_server_filters_if_it_says_so_of_fetch() {
-        let said =
-            |text: &str| filters(format!("version 2\n{text}\nobject-format=sha1\n").as_bytes());
-        assert!(
-            said("fetch=shallow wait-for-done filter")
-                && said("ls-refs=unborn\n0023fetch=shallow filter")
-        );
-        assert!(
-            !said("fetch=shallow") && !said("agent=filter\nfetch=shallow\nx= filter") && !said("")
-        );
     }
 
     fn read(bytes: &[u8], step: usize) -> Result<(FetchAnswer, Vec<u8>), FetchError> {

@@ -83,7 +83,7 @@ impl Read for TextReader<'_> {
 /// Parts of a range that were not shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// `true` if the server sent, or would have sent, more than the limits allow.
+    /// `true` if the server sent, or would have sent, more than the limits allow, or cut the history itself.
     pub cut: bool,
     /// Number of objects that exceed the size limit or do not fit into memory together with the base of
     /// their delta, and of deltas to them.

@@ -6,7 +6,7 @@ use gix_hash::ObjectId;
 
 use super::budget::{Admission, Seat};
 use super::history::History;
-use super::pack::{Allowed, ListLimits, Objects, Pack};
+use super::pack::{Allowed, ListLimits, Listing, Objects, Pack};
 use super::pack_rest::{PackRest, Progress};
 use super::shown::{LeftOut, Shown, Text, read_history};
 use super::weight::Weight;
@@ -167,6 +167,7 @@ impl Visit<'_> {
         let is_part = is_cut || skipped.over_budget > 0 || skipped.for_others > 0;
         let middle = is_part.then(|| shown.history.middle()).flatten();
         shown.skip(skipped);
+        let shallow = std::mem::take(&mut pack.shallow);
         let goes_on = middle.is_none() && !listing.is_at_a_limit();
         if let (Some(rest), Some(stated)) = (rest.filter(|_| goes_on), pack.stated_count()) {
             let (count, end) = (listing.count(), listing.end());
@@ -185,13 +186,13 @@ impl Visit<'_> {
                 || shown.history.is_incomplete();
         }
         self.visited.middle = middle;
-        self.visited.left_out.cut = is_cut;
+        self.visited.left_out.cut = is_cut || shown.history.is_cut_by(&shallow);
         Ok(())
     }
 }
 
 /// Returns `true` if the commits of `pack` lead from `tip` back to `ancestor`. A pack that is not listed
-/// completely does not allow an answer and counts as connected.
+/// completely, or that the server cut, does not allow an answer and counts as connected.
 pub(super) fn connects(
     pack: &mut Pack,
     tip: ObjectId,
@@ -203,11 +204,8 @@ pub(super) fn connects(
     let listing = pack.list(limits.list(pack), &mut weight)?;
     let mut connected = true;
     if !listing.is_cut() {
-        let allowed = limits.allowed(pack);
-        let mut objects = Objects::new(pack.bytes(), &listing, allowed, &mut weight)?;
-        let mut history = History::default();
-        read_history(&mut objects, &mut weight, &mut history, &mut |_| {})?;
-        connected = history.connects(tip, ancestor);
+        let history = history_of(pack, &listing, limits, &mut weight)?;
+        connected = history.connects(tip, ancestor) || history.is_cut_by(&pack.shallow);
     }
     pack.remember(listing, weight);
     Ok(connected)
@@ -215,14 +213,23 @@ pub(super) fn connects(
 
 /// Returns the commits of `pack` and their links.
 pub(super) fn history(
-    pack: &mut Pack,
+    pack: &Pack,
     limits: &FetchLimits,
     seat: &Seat,
 ) -> Result<History, FetchError> {
     let mut weight = Weight::new(seat);
     let listing = pack.list(limits.list(pack), &mut weight)?;
-    let mut objects = Objects::new(pack.bytes(), &listing, limits.allowed(pack), &mut weight)?;
+    history_of(pack, &listing, limits, &mut weight)
+}
+
+fn history_of(
+    pack: &Pack,
+    listing: &Listing,
+    limits: &FetchLimits,
+    weight: &mut Weight,
+) -> Result<History, FetchError> {
+    let mut objects = Objects::new(pack.bytes(), listing, limits.allowed(pack), weight)?;
     let mut history = History::default();
-    read_history(&mut objects, &mut weight, &mut history, &mut |_| {})?;
+    read_history(&mut objects, weight, &mut history, &mut |_| {})?;
     Ok(history)
 }

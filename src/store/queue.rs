@@ -20,6 +20,7 @@ pub(super) mod misdated;
 pub(super) mod rests;
 pub(super) mod row;
 pub(super) mod turns;
+pub(super) mod unread;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -43,18 +44,21 @@ statements! {
         VALUES {rows:30}
         ON CONFLICT (host, remote, ref_name, before_id, after_id, part_of) DO NOTHING RETURNING source";
     /// An item that was read is remembered by its names. Its address, which may be as long as all of these, is needed
-    /// only if it was gone, or rests on a branch that may be lost, and may come again. One whose branch was lost is
-    /// marked with `-`; see `rests`.
+    /// only if it was gone or not read to its end, or rests on a branch that may be lost, and may come again. One whose
+    /// branch was lost is marked with `-`; see `rests`.
     FINISH = "UPDATE work_items SET state = 'done', leased_by = NULL, last_error = NULL,
-            finished_at = {now}, truncated = $1, bytes = $2, blobs = $3, gone = $4,
-            clone_url = CASE WHEN $4 OR rested_on <> '' THEN clone_url END
-        WHERE id = $5 AND leased_by = $6 AND state = 'waiting' AND rested_on <> '-'";
+            finished_at = {now}, truncated = $1, bytes = $2, blobs = $3, gone = $4, unread = $5,
+            clone_url = CASE WHEN $4 OR $5 OR rested_on <> '' THEN clone_url END
+        WHERE id = $6 AND leased_by = $7 AND state = 'waiting' AND rested_on <> '-'";
     STORED = concat!(
         "SELECT item.host AS host, item.remote AS remote, item.ref_name AS ref_name, item.before_id AS before_id,
             item.after_id AS after_id ",
         from_named!()
     );
     CUT = "UPDATE work_items SET truncated = TRUE WHERE state = 'done' AND id IN ({list:1})";
+    /// What has an address of its own got it from the item.
+    CUT_SHORT = "UPDATE work_items SET truncated = TRUE, unread = TRUE, clone_url = cut.column2
+        FROM (VALUES {rows:2}) AS cut WHERE id = cut.column1 AND state = 'done'";
 }
 
 pub(super) fn micros(duration: Duration) -> i64 {
@@ -157,8 +161,9 @@ impl Tx {
             .await
     }
 
-    /// Adds items that are derived from others, as [`Tx::add_work_items`] does. If a descendant is refused,
-    /// its origin is marked as truncated, provided that it is finished.
+    /// Adds items that are derived from others, as [`Tx::add_work_items`] does. If a descendant is refused, its origin
+    /// and its parent are marked as truncated, provided that they are finished, and the parent is read again when
+    /// something rests on its branch.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a change.
@@ -176,6 +181,15 @@ impl Tx {
             let mut args: Vec<Arg> = chunk.iter().copied().map(Arg::from).collect();
             let n = pad(&mut args, 0);
             self.execute(CUT.of(n), args).await?;
+        }
+        let refused = inserted.refused.iter().map(|(at, _)| &descendants[*at]);
+        let parents = refused.map(|refused| (refused.parent, refused.range.clone_url.clone()));
+        let parents: Vec<_> = parents.collect::<BTreeMap<_, _>>().into_iter().collect();
+        for run in runs(parents.len(), ROWS_MAX) {
+            let rows = &parents[run];
+            let values = rows.iter().flat_map(|(id, url)| args![*id, url.clone()]);
+            self.execute(CUT_SHORT.of(rows.len()), values.collect())
+                .await?;
         }
         let refused: Vec<&NewWorkItem> = inserted.refused.iter().map(|(_, item)| *item).collect();
         self.reopen_rests(&refused).await?;
@@ -213,6 +227,8 @@ impl Tx {
                 *new.entry(source).or_default() += 1;
             }
         }
+        let named = items.iter().filter(|adding| adding.lineage.is_none());
+        known.extend(self.unread_before(named.map(|adding| adding.item)).await?);
         let revived = self.raise(known).await?;
         Ok(Inserted {
             new,
@@ -311,11 +327,12 @@ impl Tx {
         self.locks(Locks::WorkItems);
         let Fetched {
             truncated,
+            unread,
             bytes,
             blobs,
             gone,
         } = fetched;
-        let args = args![truncated, bytes, blobs, gone, id, worker];
+        let args = args![truncated, bytes, blobs, gone, unread, id, worker];
         let is_done = self.execute(FINISH, args).await? == 1;
         if !is_done {
             self.give_marked_back(id, worker).await?;

@@ -25,6 +25,8 @@ pub(super) struct Demands {
     /// Demand for ordinary places by others of the same repository, by host and remote. Only of those that have such
     /// places.
     repositories: Mutex<ByName>,
+    /// Demand for ordinary places by other hosts, by host and an empty name. Only of those that have such places.
+    others: Mutex<ByName>,
 }
 
 /// Demand by host and another name.
@@ -59,6 +61,12 @@ impl Demands {
         ]
     }
 
+    /// Returns the demand for an ordinary place of a host by others.
+    pub(super) fn of_others(&self, host: &str) -> Arc<Demand> {
+        let name = (host.to_owned(), String::new());
+        Arc::clone(lock(&self.others).entry(name).or_default())
+    }
+
     /// Returns whether nobody but others of its repository wants the ordinary place of an item.
     pub(super) fn is_of_repository_only(&self, item: &NewWorkItem) -> bool {
         let name = |named: String| (item.host.clone(), named);
@@ -76,6 +84,11 @@ impl Demands {
     /// Sets the demand by others of each host, given an empty name, and of each owner.
     pub(super) fn set_own(&self, waiting: impl Fn(&str, &str) -> Waiting) {
         set(&self.own, waiting);
+    }
+
+    /// Sets the demand by others than each host.
+    fn set_of_others(&self, waiting: impl Fn(&str) -> Waiting) {
+        set(&self.others, |host, _| waiting(host));
     }
 
     /// Sets the demand by others of each repository, given by host and remote.
@@ -107,6 +120,7 @@ impl Worker {
     pub(super) fn tell_who_waits(&self, shares: &Shares, ready: &VecDeque<WorkItem>) {
         let (mut known, mut strangers) = (Waiting::Nobody, Waiting::Nobody);
         let mut of_repositories = HashSet::new();
+        let mut of_hosts: HashMap<&str, (Waiting, bool)> = HashMap::new();
         for item in ready {
             let NewWorkItem { host, priority, .. } = &item.range;
             let remote = item.range.remote();
@@ -127,9 +141,12 @@ impl Worker {
                 Waiting::Somebody
             };
             strangers = strangers.max(waiting);
-            if self.knows(host) || !shares.is_full_of_strangers() {
+            let is_for_known = self.knows(host) || !shares.is_full_of_strangers();
+            if is_for_known {
                 known = known.max(waiting);
             }
+            let (of_host, _) = of_hosts.entry(host).or_insert((waiting, is_for_known));
+            *of_host = waiting.max(*of_host);
         }
         let Shared {
             demands,
@@ -139,6 +156,14 @@ impl Worker {
         } = &*self.shared;
         demands.of(Lane::Ordinary, true).set(known);
         demands.of(Lane::Ordinary, false).set(strangers);
+        demands.set_of_others(|host| {
+            let is_known = self.knows(host);
+            let others = of_hosts.iter();
+            let others = others
+                .filter(|(of, (_, is_for_known))| **of != host && (*is_for_known || !is_known));
+            let others = others.map(|(_, (waiting, _))| *waiting).max();
+            others.unwrap_or_default()
+        });
         demands.set_of_repositories(|host, remote| {
             let name = (host.to_owned(), remote.to_owned());
             if of_repositories.contains(&name) {

@@ -27,20 +27,16 @@ pub(super) fn halves(
     received: u64,
     max_fetch_bytes: u64,
 ) -> Vec<Descendant> {
-    let Some(middle) = visited.middle.map(|id| id.to_string()) else {
+    let Some(middle) = middle(item, visited) else {
         return Vec::new();
     };
     let range = &item.range;
     let lineage = budget(item, visited, max_fetch_bytes);
-    let is_between = middle != range.before && middle != range.after;
     let bytes_left = lineage.bytes_left.saturating_sub(received);
     let parts_left = lineage.parts_left.checked_sub(2);
-    let (Some(parts_left), 1.., true) = (parts_left, bytes_left, is_between) else {
+    let (Some(parts_left), 1..) = (parts_left, bytes_left) else {
         return Vec::new();
     };
-    if lineage.generation >= GENERATIONS_MAX {
-        return Vec::new();
-    }
     let before = if visited.is_new {
         NO_COMMIT.to_owned()
     } else {
@@ -49,6 +45,7 @@ pub(super) fn halves(
     let mut haves = item.part.haves.clone();
     haves.push(before.clone());
     let half = |before: String, after: &String, haves: Vec<String>| Descendant {
+        parent: item.id,
         range: NewWorkItem {
             before,
             after: after.clone(),
@@ -70,6 +67,19 @@ pub(super) fn halves(
         half(before, &middle, item.part.haves.clone()),
         half(middle.clone(), &range.after, haves),
     ]
+}
+
+/// Returns whether a range that was too large, and of which no halves follow, would have some with a further budget.
+pub(super) fn is_unread(item: &WorkItem, visited: &Visited) -> bool {
+    middle(item, visited).is_some()
+}
+
+/// Returns the commit at which a range that was too large can be halved.
+fn middle(item: &WorkItem, visited: &Visited) -> Option<String> {
+    let generation = item.lineage.map_or(0, |lineage| lineage.generation);
+    let middle = visited.middle?.to_string();
+    let is_between = middle != item.range.before && middle != item.range.after;
+    (is_between && generation < GENERATIONS_MAX).then_some(middle)
 }
 
 /// Returns the priority of a half. What was told of a push goes before a public feed, of which there may always be more
@@ -95,6 +105,7 @@ pub(super) fn dropped(
     let range = &item.range;
     let of_both = budget(item, visited, max_fetch_bytes);
     Some(Descendant {
+        parent: item.id,
         range: NewWorkItem {
             before: range.after.clone(),
             after: range.before.clone(),
@@ -112,19 +123,27 @@ pub(super) fn dropped(
 }
 
 /// Returns the budget of what comes of a range: half of the usual one each for what a forced push brought and for what
-/// it dropped.
+/// it dropped. What is read again because it used up its budget has one of its own, which is no larger.
 fn budget(item: &WorkItem, visited: &Visited, max_fetch_bytes: u64) -> Lineage {
     let (parts, fetches) = if visited.dropped {
         (PARTS_MAX / 2 - 1, FETCHES_MAX / 2)
     } else {
         (PARTS_MAX, FETCHES_MAX)
     };
-    item.lineage.unwrap_or(Lineage {
-        origin: item.id,
-        generation: 0,
-        parts_left: parts,
-        bytes_left: max_fetch_bytes.saturating_mul(fetches),
-    })
+    let Some(lineage) = item.lineage else {
+        return Lineage {
+            origin: item.id,
+            generation: 0,
+            parts_left: parts,
+            bytes_left: max_fetch_bytes.saturating_mul(fetches),
+        };
+    };
+    let bytes_max = max_fetch_bytes.saturating_mul(FETCHES_MAX);
+    Lineage {
+        parts_left: lineage.parts_left.min(PARTS_MAX),
+        bytes_left: lineage.bytes_left.min(bytes_max),
+        ..lineage
+    }
 }
 
 /// Returns the budget of a reference that was listed: that of a push. The push that a source names later on is the same

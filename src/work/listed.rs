@@ -36,6 +36,7 @@ impl Listed {
         // that was read which another branch did not have, one of which nobody tells.
         let is_whole = range.ref_name.is_empty();
         let references = self.references.iter().map(move |(name, id)| Descendant {
+            parent: list.id,
             range: NewWorkItem {
                 kind: WorkKind::Range,
                 ref_name: name.clone(),
@@ -48,6 +49,7 @@ impl Listed {
             lineage: self.lineage,
         });
         let rest = self.rest.iter().map(|rest| Descendant {
+            parent: list.id,
             range: NewWorkItem {
                 before: rest.after.clone(),
                 priority: Priority::Backfill,

@@ -230,7 +230,7 @@ impl Slow {
 }
 
 /// Makes room for one more entry by dropping those that are over, or if there are none, an arbitrary one.
-fn make_room<K: Eq + Hash + Clone, V>(
+pub(super) fn make_room<K: Eq + Hash + Clone, V>(
     known: &mut HashMap<K, V>,
     name: &K,
     mut is_over: impl FnMut(&mut V) -> bool,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use super::ends::{Done, End, SLOW_DOWN, Tried, put_off};
 use super::findings::{Findings, Outcome, Reporter};
@@ -88,6 +89,8 @@ impl Shared {
             demand: Arc::clone(self.demands.of(item.lane, is_known)),
             is_apart: item.lane == Lane::Alone,
             own: self.demands.of_own(item),
+            others: self.demands.of_others(&item.range.host),
+            usual: self.usual.patience(&item.range.host),
             payer: Payer::new(host, &item.range.host, &owner, &item.range.remote()),
             outpaced,
             kept: self.slow.keep(item.id, host),
@@ -143,14 +146,22 @@ impl Shared {
         let reading_it = parts
             .fetcher
             .fetch_within(&reading.request, place, limits, &as_read);
+        let begun = Instant::now();
         let fetched = match reading_it.await {
             Ok(fetched) => fetched,
             Err(error) => {
+                if item.lane == Lane::Ordinary && matches!(error, FetchError::Outpaced { .. }) {
+                    self.usual.note_left(&item.range.host);
+                }
                 let ended = self.end_of(item.clone(), reading.has_token, &error);
                 return Err(Box::new(ended));
             }
         };
         self.pauses.answered(&item.range);
+        if item.lane == Lane::Ordinary {
+            let host = &item.range.host;
+            self.usual.note(host, begun.elapsed(), fetched.bytes());
+        }
         let runtime = Handle::current();
         let (shared, places) = (Arc::clone(self), Arc::clone(&reading.places));
         let actor = actor_of(&item.range.source);
@@ -245,6 +256,7 @@ impl Shared {
             (Ok(visited), Ok(())) => {
                 let most = self.parts.fetcher.limits().max_fetch_bytes;
                 let halves = lineage::halves(&item, &visited, scanned.received, most);
+                let unread = halves.is_empty() && lineage::is_unread(&item, &visited);
                 tell_left_out(&item, visited, not_looked_up, !halves.is_empty());
                 let mut more = halves;
                 more.extend(lineage::dropped(&item, &visited, most));
@@ -253,6 +265,7 @@ impl Shared {
                 End::Done(Done {
                     fetched: Fetched {
                         truncated: !is_whole,
+                        unread,
                         bytes: scanned.bytes,
                         blobs: scanned.blobs,
                         gone: false,

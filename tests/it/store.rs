@@ -19,6 +19,7 @@ mod sources;
 mod tokens;
 mod transactions;
 pub(crate) mod turns;
+mod unread;
 pub(crate) mod work;
 
 use jiff::Timestamp;

@@ -15,34 +15,45 @@ const LATEST: u32 = 8;
 const HAVES_MAX: usize = 256;
 
 impl Session<'_> {
-    /// Fetches what the last commits brought. A server that sends commits without what is in them is asked for those
-    /// first, and then for what they added to the commits before them. Any other sends all that is in the oldest one.
-    pub(super) async fn latest(&mut self) -> Result<Pack, FetchError> {
+    /// Fetches what the last commits brought, in place of `pack`, which has nothing. A server that sends commits without
+    /// what is in them is asked for those first, and then for what they added to the commits before them. Any other
+    /// sends all that is in the oldest one. What is not read of so many commits counts as cut: all of it if the server
+    /// says that it sends no part of a history.
+    pub(super) async fn latest(&mut self, mut pack: Pack) -> Result<Pack, FetchError> {
         let RangeRequest { after, .. } = *self.request;
-        let filters = self.peer.filters(&mut self.patience).await?;
-        let asked = protocol::fetch_latest(&after, LATEST, filters);
-        let (bytes, whole) = self.answer(asked).await?.pack()?;
-        let pack = Pack::new(bytes, whole);
-        if !filters {
+        let features = self.peer.features(&mut self.patience).await?;
+        if features.is_some_and(|features| !features.shallow) {
+            pack.shallow.cut();
             return Ok(pack);
         }
-        let before = self.before(pack).await?;
-        let (bytes, whole) = self.insist(&after, &before).await?;
-        Ok(Pack::new(bytes, whole))
+        let filters = features.is_some_and(|features| features.filter);
+        let asked = protocol::fetch_latest(&after, LATEST, filters);
+        let mut last = self.answer(asked).await?.pack()?;
+        last.shallow.asked(after, LATEST);
+        if !filters {
+            return Ok(last);
+        }
+        let (before, is_cut) = self.before(last).await?;
+        let mut pack = self.insist(&after, &before).await?;
+        if is_cut {
+            pack.shallow.cut();
+        }
+        Ok(pack)
     }
 
-    /// Returns the commits before those of a pack, or if they are too many, those before the last one.
-    async fn before(&self, mut pack: Pack) -> Result<Vec<ObjectId>, FetchError> {
+    /// Returns the commits before those of a pack, or if they are too many, those before the last one, and whether that
+    /// leaves out some of the last commits.
+    async fn before(&self, pack: Pack) -> Result<(Vec<ObjectId>, bool), FetchError> {
         let (limits, seat) = (Arc::clone(&self.limits), self.seat.clone());
         let RangeRequest { after, .. } = *self.request;
         compute(move || {
-            let history = texts::history(&mut pack, &limits, &seat)?;
+            let history = texts::history(&pack, &limits, &seat)?;
             let before = history.before();
             let is_much = before.len() > HAVES_MAX || history.is_incomplete();
             Ok(if is_much {
-                history.parents(&after)
+                (history.parents(&after), true)
             } else {
-                before
+                (before, history.is_cut_by(&pack.shallow))
             })
         })
         .await

@@ -1,17 +1,23 @@
 //! Lists the branches and tags of a repository.
 
+use std::time::Duration;
+
 use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::fetch::FetchError;
 use crate::fetch::fetcher::GitFetcher;
+use crate::fetch::long_list::LongList;
 use crate::fetch::patience::Patience;
-use crate::fetch::peer::{LongList, Peer};
+use crate::fetch::peer::Peer;
 use crate::fetch::place::FetchPlace;
 use crate::fetch::protocol::{self, References, ReferencesAnswer};
 
 /// Maximum size of a list of references that is read, in bytes.
 const MAX_REFERENCES: usize = 16 << 20;
+
+/// Number of times that a list gives way to others before its reading ends, to begin anew another time.
+const WAYS_GIVEN: u32 = 8;
 
 impl GitFetcher {
     /// Lists the branches and tags of a repository, at most 50,000 of them with 4 MiB of names.
@@ -30,28 +36,32 @@ impl GitFetcher {
     }
 
     /// Lists branches and tags like [`GitFetcher::references`]. If the list is long and another long one is there, it
-    /// is dropped, and requested again when its turn has come: however many wait, they hold nothing. It comes with
-    /// the only permit for a long list, which is to be dropped with it.
+    /// is dropped, and requested again when its turn has come: however many wait, they hold nothing. The same happens
+    /// if it comes too slowly for others to wait. It comes with the only place for a long list, which is to be dropped
+    /// with it.
     ///
     /// # Errors
-    /// Returns a [`FetchError`].
+    /// Returns a [`FetchError`]: [`FetchError::Outpaced`] if it was too slow for others many times.
     pub async fn references_in_turn(
         &self,
         clone_url: &Url,
         token: Option<&SecretString>,
     ) -> Result<(References, LongList), FetchError> {
-        let place = FetchPlace::default();
-        let listed = self.listed(clone_url, token, place.clone(), LongList::WITHOUT_WAITING);
-        match listed.await {
-            Err(FetchError::Busy) => {}
-            ended => return ended,
+        let (mut gave_way, mut long) = (0, LongList::hasty());
+        loop {
+            let listed = self.listed(clone_url, token, FetchPlace::default(), long);
+            match listed.await {
+                Err(FetchError::Busy) => {}
+                Err(FetchError::Outpaced { .. }) if gave_way < WAYS_GIVEN => gave_way += 1,
+                ended => return ended,
+            }
+            long = LongList::after(gave_way);
+            long.take(&self.budget.long_lists, Duration::MAX).await?;
         }
-        let turn = LongList::taken(self.budget.long_list().await?);
-        self.listed(clone_url, token, place, turn).await
     }
 
     /// Lists branches and tags like [`GitFetcher::references`], in a given place. A long list comes with the only
-    /// permit for one, which is to be dropped with it.
+    /// place for one, which is to be dropped with it.
     ///
     /// # Errors
     /// Returns a [`FetchError`].
@@ -61,8 +71,8 @@ impl GitFetcher {
         token: Option<&SecretString>,
         place: FetchPlace,
     ) -> Result<(References, LongList), FetchError> {
-        self.listed(clone_url, token, place, LongList::default())
-            .await
+        let long = LongList::after(place.outpaced);
+        self.listed(clone_url, token, place, long).await
     }
 
     async fn listed(

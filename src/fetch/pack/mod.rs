@@ -16,6 +16,7 @@ use objects::LINK_BYTES;
 pub(super) use objects::{Allowed, Object, Objects, Skipped};
 
 use super::FetchError;
+use super::protocol::Shallow;
 use super::weight::Weight;
 use entry::{Entry, Inflater, Step, Stretch};
 
@@ -38,6 +39,8 @@ pub(super) struct Pack {
     bytes: Vec<u8>,
     whole: bool,
     known: Option<(Listing, Weight)>,
+    /// Commits at which the server cut the history.
+    pub(super) shallow: Shallow,
 }
 
 /// Entries of a pack, or of a part of it.
@@ -69,7 +72,13 @@ impl Pack {
             bytes,
             whole,
             known: None,
+            shallow: Shallow::default(),
         }
+    }
+
+    /// Returns the pack of a history that the server cut at some commits.
+    pub(super) fn cut_at(self, shallow: Shallow) -> Self {
+        Self { shallow, ..self }
     }
 
     /// Lists the entries.

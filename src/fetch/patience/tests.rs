@@ -13,6 +13,8 @@ fn patience(lane: FetchLane, outpaced: u32) -> (Patience, Arc<Demand>) {
         own: Vec::new(),
         lane,
         demand: Arc::clone(&demand),
+        others: Arc::clone(&demand),
+        usual: Duration::ZERO,
         payer: of("mine"),
         outpaced,
         kept: None,
@@ -54,6 +56,30 @@ fn bytes_earn_time_and_nobody_is_hurried_for_nobody() {
     assert_eq!(kept(Ordinary, Waiting::Urgently, 2 << 20), 5);
     assert_eq!(kept(Large, Waiting::Somebody, 2 << 20), 32);
     assert_eq!(kept(Large, Waiting::Somebody, 0), 12);
+}
+
+#[test]
+fn a_fetch_has_the_time_that_its_host_usually_takes_while_no_other_host_waits() {
+    use Waiting::{Nobody, Somebody, Urgently};
+    let left_after = |usual: u64, rate, by_others, own| {
+        let (mut patience, demand) = patience(FetchLane::Ordinary, 0);
+        demand.set(Waiting::Urgently);
+        let place = &mut patience.seat.place;
+        place.usual = Duration::from_secs(usual);
+        place.others = Arc::default();
+        place.others.set(by_others);
+        place.own = vec![Arc::default()];
+        place.own[0].set(own);
+        left_after(&mut patience, rate)
+    };
+    assert_eq!(left_after(5, 0, Nobody, Nobody), 6);
+    assert_eq!(left_after(5, 0, Nobody, Somebody), 6);
+    assert_eq!(left_after(1, 0, Nobody, Nobody), 2);
+    assert_eq!(left_after(5, 2 << 20, Nobody, Nobody), 6);
+    assert_eq!(left_after(3, 2 << 20, Nobody, Nobody), 5);
+    assert_eq!(left_after(5, 0, Somebody, Nobody), 2);
+    assert_eq!(left_after(5, 0, Urgently, Nobody), 2);
+    assert_eq!(left_after(5, 0, Nobody, Urgently), 2);
 }
 
 #[test]

@@ -33,7 +33,8 @@ macro_rules! migrations {
             (11, "peppers", "0011_peppers"),
             (12, "rests", "0012_rests"),
             (13, "identity", "0013_identity"),
-            (14, "requests", "0014_requests")
+            (14, "requests", "0014_requests"),
+            (15, "unread", "0015_unread")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {

@@ -5,6 +5,7 @@ use super::super::keys::{find, import, uses};
 use super::super::log::verify;
 use super::super::queue::{
     again, backlog, begun, blobs, claim, give_back, holders, list_rest, misdated, rests, turns,
+    unread,
 };
 use super::super::sources::{deliveries, work as source_work};
 use super::super::{
@@ -34,6 +35,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
         again::ALL,
         misdated::ALL,
         rests::ALL,
+        unread::ALL,
         claim::ALL,
         give_back::ALL,
         begun::ALL,

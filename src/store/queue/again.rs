@@ -34,7 +34,7 @@ statements! {
             AND part.part_of <> ''
         WHERE item.state = 'done' AND (part.state = 'dead' OR part.state = 'done' AND part.gone)"
     );
-    LOCK = "SELECT id, priority, host, remote, owner, state, source, gone, denials, deaths FROM work_items
+    LOCK = "SELECT id, priority, host, remote, owner, state, source, gone, unread, denials, deaths FROM work_items
         WHERE id IN ({list:1}) ORDER BY id {for update}";
     /// An item that waits because its server denied it is read at once, like one that was gone.
     RAISE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
@@ -42,9 +42,12 @@ statements! {
             state = 'waiting', finished_at = NULL, denials = 0,
             ready_at = CASE WHEN denials > 0 AND leased_by IS NULL THEN 0 ELSE ready_at END
         FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
+    /// Whatever used up its budget has another one: that of a push.
     REOPEN = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
-            state = 'waiting', finished_at = NULL, gone = FALSE, tries = 0, denials = 0, ready_at = 0
+            state = 'waiting', finished_at = NULL, gone = FALSE, tries = 0, denials = 0, ready_at = 0,
+            parts_left = CASE WHEN unread THEN NULL ELSE parts_left END,
+            bytes_left = CASE WHEN unread THEN NULL ELSE bytes_left END, unread = FALSE, truncated = FALSE
         FROM (VALUES {rows:4}) AS again WHERE id = again.column1";
     REVIVE = "UPDATE work_items SET priority = CAST(again.column2 AS BIGINT),
             level = CAST(again.column3 AS BIGINT), turn = CAST(again.column4 AS BIGINT),
@@ -133,8 +136,8 @@ impl Tx {
         Ok(lower)
     }
 
-    /// Raises known items that are still waiting, or were shed, gone or dead-lettered, to the priority of those that were
-    /// named again. One whose workers died stays dead-lettered: it is for somebody to look at. Returns the sources of
+    /// Raises known items that are still waiting, or were shed, gone, dead-lettered or not read to their end, to the
+    /// priority of those that were named again. One whose workers died stays dead-lettered: it is for somebody to look at. Returns the sources of
     /// those that were shed.
     pub(in crate::store) async fn raise(
         &mut self,
@@ -155,7 +158,7 @@ impl Tx {
                 let (state, source) = (row.get::<String>("state")?, row.get::<String>("source")?);
                 let is_denied = row.get::<i64>("denials")? > 0;
                 let may_reopen = match &*state {
-                    "done" => Some(row.get::<bool>("gone")?),
+                    "done" => Some(row.get::<bool>("gone")? || row.get::<bool>("unread")?),
                     "dead" => Some(deaths(row.get("deaths")?) < DEATHS_MAX),
                     _ => None,
                 };

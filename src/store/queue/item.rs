@@ -198,7 +198,8 @@ fn owner(repository: &str) -> String {
     owner.to_ascii_lowercase()
 }
 
-/// Limits on the items derived from another one, so that what a server makes up comes to an end.
+/// Limits on the items derived from another one, so that what a server makes up comes to an end. One that is read again
+/// because it used them up has the greatest possible numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lineage {
     /// Item that was named by a source.
@@ -224,6 +225,8 @@ pub struct Part {
 /// An item that is derived from another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descendant {
+    /// Item in whose reading it was found.
+    pub parent: Uuid,
     /// Range to be fetched.
     pub range: NewWorkItem,
     /// Place within what its origin names, if it is a part of that. It is independent then: the same range named by a
@@ -296,6 +299,8 @@ pub struct DeadItem {
 pub struct Fetched {
     /// `true` if the byte budget was exhausted before the end of the range.
     pub truncated: bool,
+    /// `true` if what was left out then would be read with a further budget, and no parts of it follow.
+    pub unread: bool,
     /// Number of bytes of contents.
     pub bytes: u64,
     /// Number of blobs that were scanned.

@@ -86,9 +86,9 @@ pub enum ReadTo {
 /// A branch of a repository.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::store) struct Branch {
-    host: String,
-    remote: String,
-    name: String,
+    pub(super) host: String,
+    pub(super) remote: String,
+    pub(super) name: String,
 }
 
 impl Branch {
@@ -100,7 +100,7 @@ impl Branch {
         })
     }
 
-    fn pushed(range: &NewWorkItem) -> Self {
+    pub(super) fn pushed(range: &NewWorkItem) -> Self {
         Self {
             host: range.host.clone(),
             remote: range.remote(),
@@ -130,7 +130,8 @@ impl Store {
     ///
     /// It counts if nobody announced that branch as new, or if it was read or waits to be read. What was dead-lettered,
     /// shed, gone, or truncated with no parts to follow, was not read; if that happens later, `item` is read again. In
-    /// neither case it counts if the reading of that branch rests on the branch of `item`.
+    /// neither case it counts if the reading of that branch rests on the branch of `item`. Of later pushes, and of parts
+    /// that were truncated, what was not read is read again by itself.
     ///
     /// # Errors
     /// Returns any [`StoreError`] of a change.
@@ -140,6 +141,7 @@ impl Store {
             self.note_rest(item, "").await?;
             return Ok(None);
         }
+        self.reopen_unread(&item.range, head).await?;
         // What the branch has got since then was named by nobody, and may be taken back before anybody does.
         let mut read = self;
         let args = args![&item.range.host, item.range.remote(), head, NONE];

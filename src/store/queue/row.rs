@@ -87,8 +87,9 @@ pub(in crate::store) fn item(row: &Row<'_>) -> Result<WorkItem, StoreError> {
             origin.map(|origin| Lineage {
                 origin,
                 generation: u32::try_from(generation).unwrap_or(u32::MAX),
-                parts_left: u32::try_from(parts.unwrap_or_default()).unwrap_or(u32::MAX),
-                bytes_left: bytes.unwrap_or_default(),
+                parts_left: parts
+                    .map_or(u32::MAX, |parts| u32::try_from(parts).unwrap_or(u32::MAX)),
+                bytes_left: bytes.unwrap_or(u64::MAX),
             })
         },
         part: {

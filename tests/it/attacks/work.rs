@@ -165,7 +165,7 @@ on_both_databases! {
         let rig = Rig::new(&database.store().await);
         let genuine = NewWorkItem { priority: Priority::Webhook, ..rig.item(&unheard_of(1)) };
         let lineage = Lineage { origin: Uuid::now_v7(), generation: 1, parts_left: 4, bytes_left: 9 };
-        let part = Descendant { range: genuine.clone(), part: Some(Part::default()), lineage };
+        let part = Descendant { parent: lineage.origin, range: genuine.clone(), part: Some(Part::default()), lineage };
         let mut tx = rig.store.begin().await.unwrap();
         assert_eq!(tx.add_descendants(&[part.clone(), part.clone()], rig.now()).await.unwrap(), 1);
         tx.commit().await.unwrap();

@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use rescind::fetch::{FetchError, http_client};
+use rescind::fetch::{FetchError, RangeRequest, http_client};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -24,6 +24,8 @@ enum Change {
     NoVersion,
     /// A capability that git 2.27 does not know is answered with nothing.
     Old,
+    /// No part of a history is sent, and whoever asks for one is answered with nothing.
+    NoParts,
     /// All references are listed, whichever are asked for.
     AllReferences,
 }
@@ -52,7 +54,12 @@ async fn pass(
     body: Bytes,
 ) -> Response {
     let asks_for = |text: &str| body.windows(text.len()).any(|at| at == text.as_bytes());
-    if matches!(change, Change::Old) && asks_for("object-format") {
+    let is_unknown = match change {
+        Change::Old => asks_for("object-format"),
+        Change::NoParts => asks_for("deepen"),
+        _ => false,
+    };
+    if is_unknown {
         let kind = "application/x-git-upload-pack-result";
         return ([(header::CONTENT_TYPE, kind)], Body::empty()).into_response();
     }
@@ -74,7 +81,14 @@ async fn pass(
     if let Change::Kind(other) = change {
         kind = HeaderValue::from_static(other);
     }
-    let body = answer.bytes().await.unwrap();
+    let mut body = answer.bytes().await.unwrap();
+    if let Change::NoParts = change {
+        // As long as before.
+        let other = String::from_utf8_lossy(&body).replace("fetch=shallow", "fetch=unheard");
+        if other.contains("fetch=unheard") {
+            body = Bytes::from(other.into_bytes());
+        }
+    }
     let mut passed = ([(header::CONTENT_TYPE, kind)], Body::from(body)).into_response();
     if let Change::Passed(status, encoding) = change {
         *passed.status_mut() = StatusCode::from_u16(status).unwrap();
@@ -144,6 +158,32 @@ async fn a_server_is_asked_for_nothing_that_it_does_not_know() {
     let fetched = fetcher(limits()).fetch(&range(&url, &pushed)).await;
     let fetched = shown(fetched.unwrap());
     assert_eq!(fetched.whole().blobs(), ["file.txt: contents"]);
+}
+
+/// The last commits of a branch that was merged cannot be asked for, so they are left out.
+#[tokio::test]
+async fn a_server_that_sends_no_part_of_a_history_is_not_asked_for_one() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    repository.write("file.txt", b"contents").unwrap();
+    repository.commit("first").unwrap();
+    repository.push("main").unwrap();
+    let pushed = repository.push("merged").unwrap();
+    for (change, is_cut) in [
+        (Change::NoParts, true),
+        (Change::Passed(200, "identity"), false),
+    ] {
+        let (url, _tasks) = proxy(&place, change).await;
+        let request = RangeRequest {
+            is_sampled: true,
+            ..range(&url, &pushed)
+        };
+        let fetched = shown(fetcher(limits()).fetch(&request).await.unwrap());
+        assert_eq!(
+            (fetched.left_out.cut, fetched.texts.is_empty()),
+            (is_cut, is_cut)
+        );
+    }
 }
 
 /// By gitprotocol-v2, the prefixes that a client names are a request only.

@@ -362,3 +362,69 @@ async fn an_endless_answer_ends_at_the_byte_limit() {
     let error = fetch_with(&server, tight).await.unwrap_err();
     assert!(matches!(error, FetchError::Corrupt(_)), "{error}");
 }
+
+/// Returns the beginning of an answer with more than 512 KiB of references.
+fn long_list() -> Vec<u8> {
+    let mut answer = endless();
+    for n in 0..600 {
+        let name = format!("{n:04}{}", "z".repeat(1_000));
+        answer.extend(line(
+            format!("{:040x} refs/heads/{name}\n", n + 1).as_bytes(),
+        ));
+    }
+    answer
+}
+
+#[tokio::test]
+async fn a_long_list_that_drips_gives_way_and_is_read_in_the_end() {
+    const REFERENCE: &[u8] = b"003f0123456789012345678901234567890123456789 refs/tags/drip";
+    let drips = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let ends = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/acme/slow.git", listener.local_addr().unwrap());
+    let (dripped, has_to_end) = (Arc::clone(&drips), Arc::clone(&ends));
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        use std::sync::atomic::Ordering::Relaxed;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            git::request(&mut stream).await.unwrap();
+            stream.write_all(&long_list()).await.unwrap();
+            while !has_to_end.load(Relaxed) && stream.write_all(REFERENCE).await.is_ok() {
+                dripped.fetch_add(1, Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let _ = stream.write_all(b"0000").await;
+        }
+    });
+    let limits = FetchLimits {
+        rate: 1,
+        ..FetchLimits::default()
+    };
+    let fetcher = fetcher(limits);
+    let slow = fetcher.clone();
+    let mut slow_task = tokio::task::JoinSet::new();
+    slow_task.spawn(async move {
+        let url = reqwest::Url::parse(&url).unwrap();
+        slow.references_in_turn(&url, None)
+            .await
+            .map(|(list, _)| list)
+    });
+    crate::support::eventually::eventually("the slow list is being read", async || {
+        drips.load(std::sync::atomic::Ordering::Relaxed) > 20
+    })
+    .await;
+    let fast = serve([long_list(), b"0000".to_vec()].concat(), Then::Close).await;
+    let url = reqwest::Url::parse(&format!("{}/acme/fast.git", fast.url)).unwrap();
+    let listed = fetcher.references_in_turn(&url, None);
+    let listed = tokio::time::timeout(Duration::from_mins(2), listed).await;
+    let (listed, place) = listed.expect("the slow list gave way").unwrap();
+    // Once before it had the place.
+    assert!(fast.seen.lock().unwrap().len() > 1);
+    assert_eq!(listed.list.len(), 600);
+    assert!(slow_task.try_join_next().is_none());
+    drop(place);
+    ends.store(true, std::sync::atomic::Ordering::Relaxed);
+    let listed = slow_task.join_next().await.unwrap().unwrap().unwrap();
+    assert!(listed.list.len() >= 600);
+}

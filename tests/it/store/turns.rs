@@ -216,6 +216,7 @@ on_both_databases! {
         let held = store.claim(1, "w", LEASE).await.unwrap().remove(0);
         let lineage = Lineage { origin: held.id, generation: 1, parts_left: 6, bytes_left: 9 };
         let listed = |n| Descendant {
+            parent: held.id,
             range: NewWorkItem { priority: Priority::Backfill, ..push("acme/app", n) },
             part: None,
             lineage,

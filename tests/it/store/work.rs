@@ -232,7 +232,7 @@ on_both_databases! {
         assert!(!tx.finish(first.id, "dies", Fetched::default()).await.unwrap());
         drop(tx);
         assert_eq!(store.heartbeat(&[first.id, Uuid::nil()], "lives", LEASE).await.unwrap(), HashSet::from([first.id]));
-        let fetched = Fetched { truncated: true, bytes: 12, blobs: 3, gone: false };
+        let fetched = Fetched { truncated: true, bytes: 12, blobs: 3, ..Fetched::default() };
         let mut tx = store.begin().await.unwrap();
         assert!(tx.finish(second.id, "lives", fetched).await.unwrap());
         tx.commit().await.unwrap();

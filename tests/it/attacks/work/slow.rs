@@ -37,6 +37,8 @@ pub(super) enum How {
     Streams(usize, usize),
     /// The pack of the healthy server at this URL, passed on after this delay and at this many bytes per second.
     Passes(String, Duration, usize),
+    /// These bytes, after this delay.
+    Answers(Arc<[u8]>, Duration),
     /// The first pack of the healthy server at this URL, and then nothing.
     PassesOne(String),
 }
@@ -142,6 +144,11 @@ async fn answer(mut stream: TcpStream, how: How, asked: &AtomicUsize) -> std::io
             }
         }
         How::Passes(good, after, rate) => pass_on(stream, &request, &good, after, rate).await,
+        How::Answers(bytes, after) => {
+            sleep(after).await;
+            stream.write_all(HEAD).await?;
+            stream.write_all(&bytes).await
+        }
     }
 }
 
@@ -285,4 +292,50 @@ async fn slow_servers_are_read_to_the_end_all_the_same() {
     assert_eq!(database.count(tries).await, 1);
     let moved = "SELECT COUNT(*) FROM work_items WHERE lane = 1";
     assert!(database.count(moved).await >= 2);
+}
+
+/// A host that takes equally long for everything is not slow because many of its pushes come at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_pushes_of_a_host_that_is_evenly_slow_do_not_give_way_to_one_another() {
+    let (database, rig) = sqlite().await;
+    let shop = Shop::open().await;
+    let (key, value) = rig.issue(false).await;
+    let pushed = shop.push(&[("key", value.expose().as_bytes().to_vec())]);
+    let ask = [
+        line(b"command=fetch\n"),
+        b"0001".to_vec(),
+        line(format!("want {}\n", pushed.after).as_bytes()),
+        line(format!("have {}\n", pushed.before).as_bytes()),
+        line(b"done\n"),
+        b"0000".to_vec(),
+    ];
+    let url = format!("{}/acme/shop.git/git-upload-pack", shop.forge.url());
+    let asked = http_client()
+        .unwrap()
+        .post(url)
+        .header("git-protocol", "version=2")
+        .header("content-type", "application/x-git-upload-pack-request")
+        .body(ask.concat());
+    let answer = asked.ask().await.unwrap().bytes().await.unwrap();
+    let answer = How::Answers(Arc::from(&answer[..]), Duration::from_secs(2));
+    let even = Slow::start(answer).await;
+    let worker = rig.worker_of(
+        [origin("git.example", &even.url)],
+        FetchLimits::default(),
+        WorkerOptions::default(),
+    );
+    let items = (0..30).map(|n| NewWorkItem {
+        before: pushed.before.to_string(),
+        after: pushed.after.to_string(),
+        ..even.push(&rig, "git.example", n)
+    });
+    rig.add_items(&items.collect::<Vec<_>>()).await;
+    let begun = tokio::time::Instant::now();
+    worker.drain().await.unwrap();
+    eprintln!("30 pushes, 2 s for each answer: {:?}", begun.elapsed());
+    assert!(rig.is_revoked(&key).await);
+    assert_eq!(rig.counts().await.done, 30);
+    let left = "SELECT COUNT(*) FROM work_items WHERE lane <> 0";
+    assert_eq!(database.count(left).await, 0);
+    database.remove().await;
 }

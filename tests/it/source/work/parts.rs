@@ -79,6 +79,30 @@ on_both_databases! {
         assert!((2..=16).contains(&parts), "{parts}");
     }
 
+    /// Each push has some of it read with a further budget.
+    async fn a_branch_that_is_larger_than_the_budget_of_a_push_is_read_to_its_end_by_those_that_follow(database) {
+        let rig = Rig::new(&database.store().await);
+        let shop = Shop::open().await;
+        let keys = rig.commit_keys(&shop, 40).await;
+        let small = FetchLimits { max_fetch_bytes: 120_000, ..limits() };
+        let worker = rig.worker_with(&shop.forge.url(), small, WorkerOptions::default(), None);
+        let push = |pushed: Pushed| NewWorkItem { priority: Priority::Webhook, ..rig.item(&pushed) };
+        let pushed = shop.repository.push("main").unwrap();
+        let before = ObjectId::null(pushed.after.kind());
+        rig.add_items(&[push(Pushed { before, ..pushed })]).await;
+        worker.drain().await.unwrap();
+        let at_first = rig.count_revoked(&keys).await;
+        assert!((1..keys.len()).contains(&at_first), "{at_first}");
+        let mut more = 0;
+        while rig.count_revoked(&keys).await < keys.len() {
+            more += 1;
+            assert!(more < 24, "{at_first}, then {}", rig.count_revoked(&keys).await);
+            rig.add_items(&[push(shop.push(&[("small", vec![more])]))]).await;
+            worker.drain().await.unwrap();
+        }
+        assert_eq!(database.count("SELECT COUNT(*) FROM work_items WHERE unread").await, 0);
+    }
+
     async fn listed_references_are_read_as_far_as_pushed_ones(database) {
         let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;

@@ -36,6 +36,7 @@ impl Rig {
         let lease = Duration::from_mins(1);
         let held = self.store.claim(1, "w", lease).await.unwrap().remove(0);
         let part = Descendant {
+            parent: held.id,
             range: NewWorkItem {
                 after: made_up('c').after.to_string(),
                 priority: Priority::Backfill,
