@@ -30,6 +30,7 @@ mod slow;
 mod stop;
 mod task;
 mod throttles;
+mod together;
 mod troubles;
 
 use std::collections::HashMap;
@@ -54,6 +55,7 @@ use pauses::Pauses;
 pub use remember::KNOWN_BLOBS;
 use run::Run;
 use slow::Slow;
+use together::Together;
 
 /// Maximum interval of housekeeping: shedding load, and reclaiming the items of dead workers.
 const KEEPING: Duration = Duration::from_secs(1);
@@ -135,6 +137,7 @@ struct Shared {
     lasting: Lasting,
     slow: Slow,
     demands: Demands,
+    together: Together,
 }
 
 impl Worker {
@@ -159,6 +162,7 @@ impl Worker {
                 lasting: Lasting::default(),
                 slow: Slow::default(),
                 demands: Demands::default(),
+                together: Together::default(),
             }),
             origins,
             options,

@@ -12,6 +12,7 @@ mod poller;
 mod signals;
 mod sources;
 mod standalone;
+mod tokens;
 mod work;
 
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ pub use intake::{ContentServers, content_servers};
 pub use lifecycle::{Ended, Lifecycle};
 pub use signals::{OtherSignals, Signals};
 pub use sources::configured_sources;
+pub use tokens::{token_of_source, token_of_webhook};
 
 use outgoing::Clients;
 pub use standalone::Standalone;
@@ -39,7 +41,6 @@ use crate::issuer::{FirstToken, Issuer, IssuerFormats, MintTokenError, Show};
 use crate::keyformat::FormatSet;
 use crate::respond::Responder;
 use crate::server::{self, AppState, Connections, Entrance, Intake, Limits, TrustedProxies};
-use crate::source::PollError;
 use crate::store::{Lookup, Store, StoreError};
 
 /// Maximum time for requests and work items in flight to finish after a signal. Service managers commonly kill after 90
@@ -85,14 +86,6 @@ pub enum DaemonError {
     /// The HTTP client could not be created.
     #[error(transparent)]
     HttpClient(#[from] HttpClientError),
-    /// The address of a source cannot be used.
-    #[error("source {name}: {error}")]
-    Source {
-        /// Name of the source.
-        name: String,
-        /// Problem with the address.
-        error: PollError,
-    },
 }
 
 /// A started daemon, which is listening, has its database open and its tasks running.
@@ -200,8 +193,8 @@ impl Daemon {
         let (config, lifecycle) = (parts.config, parts.lifecycle);
         let store = parts.responder.store().clone();
         let work = Work::new(&parts);
-        let mut sources = sources::make(&parts, &work)?;
-        let redelivery = intake::redelivery(&parts, &work)?;
+        let mut sources = sources::make(&parts, &work);
+        let redelivery = intake::redelivery(&parts, &work);
         first_token(&parts, &issuer, entrance, signals, show).await?;
         let intake = intake::make(&parts, &work, &mut sources.origins);
         if let Some(redelivery) = redelivery {

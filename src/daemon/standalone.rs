@@ -6,7 +6,7 @@ use super::{DaemonError, Lifecycle, Parts, intake, sources};
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::respond::Responder;
-use crate::source::{Redelivery, Source};
+use crate::source::Source;
 use crate::work::Worker;
 
 /// The configured sources and a worker for what they find. Nothing runs by itself. A daemon may work on the same
@@ -14,7 +14,6 @@ use crate::work::Worker;
 #[derive(Debug)]
 pub struct Standalone {
     sources: sources::Sources,
-    redelivery: Option<Redelivery>,
     worker: Worker,
 }
 
@@ -22,7 +21,7 @@ impl Standalone {
     /// Creates the configured sources and the worker, on the open database of `responder`.
     ///
     /// # Errors
-    /// Returns an error if the address of a source cannot be used, or the HTTP client cannot be created.
+    /// Returns an error if the HTTP client cannot be created.
     pub fn new(
         config: &Config,
         responder: Responder,
@@ -31,24 +30,19 @@ impl Standalone {
         let lifecycle = Lifecycle::default();
         let parts = Parts::new(config, responder, clock, Clients::new(config)?, &lifecycle);
         let work = Work::new(&parts);
-        let mut sources = sources::make(&parts, &work)?;
-        let redelivery = intake::redelivery(&parts, &work)?;
+        let mut sources = sources::make(&parts, &work);
+        if let Some((source, schedule)) = intake::redelivery(&parts, &work) {
+            sources.add(source, schedule);
+        }
         let mut origins = std::mem::take(&mut sources.origins);
         intake::add_origins(config, &mut origins);
         let worker = work.worker(&parts, origins);
-        Ok(Self {
-            sources,
-            redelivery: redelivery.map(|(source, _)| source),
-            worker,
-        })
+        Ok(Self { sources, worker })
     }
 
     /// Returns the source of this name, which may be the search for failed deliveries.
     pub fn source(&self, name: &str) -> Option<&dyn Source> {
-        let redelivery = self.redelivery.as_ref().map(|source| source as &dyn Source);
-        self.sources
-            .find(name)
-            .or_else(|| redelivery.filter(|source| source.name() == name))
+        self.sources.find(name)
     }
 
     /// Returns the worker, which takes items of all sources.

@@ -22,13 +22,13 @@ impl Session<'_> {
         let filters = self.peer.filters(&mut self.patience).await?;
         let asked = protocol::fetch_latest(&after, LATEST, filters);
         let (bytes, whole) = self.answer(asked).await?.pack()?;
-        let pack = Pack::new(bytes, whole);
+        let pack = self.pack(bytes, whole);
         if !filters {
             return Ok(pack);
         }
         let before = self.before(pack).await?;
         let (bytes, whole) = self.insist(&after, &before).await?;
-        Ok(Pack::new(bytes, whole))
+        Ok(self.pack(bytes, whole))
     }
 
     /// Returns the commits before those of a pack, or if they are too many, those before the last one.

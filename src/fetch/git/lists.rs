@@ -1,17 +1,17 @@
 //! Lists the branches and tags of a repository.
 
 use reqwest::Url;
-use secrecy::SecretString;
 
 use crate::fetch::FetchError;
 use crate::fetch::fetcher::GitFetcher;
 use crate::fetch::patience::Patience;
 use crate::fetch::peer::{LongList, Peer};
 use crate::fetch::place::FetchPlace;
-use crate::fetch::protocol::{self, References, ReferencesAnswer};
+use crate::fetch::protocol::{List, References, ReferencesAnswer};
+use crate::fetch::token::Token;
 
 /// Maximum size of a list of references that is read, in bytes.
-const MAX_REFERENCES: usize = 16 << 20;
+pub(super) const MAX_REFERENCES: usize = 16 << 20;
 
 impl GitFetcher {
     /// Lists the branches and tags of a repository, at most 50,000 of them with 4 MiB of names.
@@ -21,7 +21,7 @@ impl GitFetcher {
     pub async fn references(
         &self,
         clone_url: &Url,
-        token: Option<&SecretString>,
+        token: Option<&Token>,
     ) -> Result<References, FetchError> {
         let (references, _) = self
             .references_from(clone_url, token, FetchPlace::default())
@@ -38,7 +38,7 @@ impl GitFetcher {
     pub async fn references_in_turn(
         &self,
         clone_url: &Url,
-        token: Option<&SecretString>,
+        token: Option<&Token>,
     ) -> Result<(References, LongList), FetchError> {
         let place = FetchPlace::default();
         let listed = self.listed(clone_url, token, place.clone(), LongList::WITHOUT_WAITING);
@@ -58,7 +58,7 @@ impl GitFetcher {
     pub async fn references_from(
         &self,
         clone_url: &Url,
-        token: Option<&SecretString>,
+        token: Option<&Token>,
         place: FetchPlace,
     ) -> Result<(References, LongList), FetchError> {
         self.listed(clone_url, token, place, LongList::default())
@@ -68,25 +68,43 @@ impl GitFetcher {
     async fn listed(
         &self,
         clone_url: &Url,
-        token: Option<&SecretString>,
+        token: Option<&Token>,
         place: FetchPlace,
         long: LongList,
     ) -> Result<(References, LongList), FetchError> {
         let mut seat = self.seat(place);
         seat.turns = self.budget.turns(seat.place.lane, &seat.place.payer);
         let mut patience = Patience::new(seat);
-        let peer = Peer {
-            fetcher: self,
-            clone_url,
-            token,
+        let mut peer = Peer::new(self, clone_url, token);
+        let is_hasty = long.is_hasty();
+        let first = list_all(&peer, &mut patience, long).await;
+        let listed = match first {
+            Err(error) if peer.speaks_otherwise(&error, &mut patience).await? => {
+                let long = if is_hasty {
+                    LongList::WITHOUT_WAITING
+                } else {
+                    LongList::default()
+                };
+                list_all(&peer, &mut patience, long).await
+            }
+            listed => listed,
         };
-        let mut answer = ReferencesAnswer::default();
-        let list = protocol::ls_all();
-        let listing = peer.list(list, MAX_REFERENCES, &mut patience, long, |chunk| {
-            answer.feed(chunk)?;
-            Ok(Some(answer.held()))
-        });
-        let long = listing.await.map_err(|error| error.without(token))?;
-        Ok((answer.finish()?, long))
+        let listed = listed.map_err(|error| error.without(token))?;
+        peer.understood();
+        Ok(listed)
     }
+}
+
+async fn list_all(
+    peer: &Peer<'_>,
+    patience: &mut Patience,
+    long: LongList,
+) -> Result<(References, LongList), FetchError> {
+    let mut answer = ReferencesAnswer::new(peer.version());
+    let listing = peer.list(List::All, MAX_REFERENCES, patience, long, |chunk| {
+        answer.feed(chunk)?;
+        Ok(Some(answer.held()))
+    });
+    let long = listing.await?;
+    Ok((answer.finish()?, long))
 }

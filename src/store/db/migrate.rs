@@ -31,7 +31,8 @@ macro_rules! migrations {
             (9, "waits", "0009_waits"),
             (10, "parts", "0010_parts"),
             (11, "peppers", "0011_peppers"),
-            (12, "rests", "0012_rests")
+            (12, "rests", "0012_rests"),
+            (15, "examples", "0015_examples")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {
