@@ -85,6 +85,7 @@ mod tests {
     use gix_hash::Kind as HashKind;
 
     use super::*;
+    use crate::fetch::protocol::Offers;
 
     #[test]
     fn a_repository_has_a_dialect_of_its_own_or_the_version_of_its_host() {
@@ -96,7 +97,7 @@ mod tests {
         let dialects = Dialects::default();
         assert_eq!(dialects.of(&one), Dialect::USUAL);
         let old = Dialect {
-            version: Version::Old(Default::default()),
+            version: Version::Old(Offers::default()),
             hash: HashKind::Sha256,
         };
         dialects.note(&one, old);

@@ -12,6 +12,8 @@ use gix_packetline::decode::{self, Stream};
 
 use super::FetchError;
 use super::error::CUT;
+#[cfg(test)]
+pub(super) use dialect::Offers;
 pub(super) use dialect::{Dialect, Version, filters};
 pub use references::References;
 pub(super) use references::{Head, HeadAnswer, ReferencesAnswer, TipAnswer};
@@ -268,7 +270,6 @@ pub(super) mod tests {
 
     use gix_hash::ObjectId;
 
-    use super::dialect::Offers;
     use super::*;
     use crate::fuzzing::fuzz;
 

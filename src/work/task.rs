@@ -159,9 +159,9 @@ impl Shared {
     ) -> Result<FetchedPack, FetchError> {
         let place = self.place(item, reading.is_known);
         let as_read = |head: String| async move { self.counts_as_read(item, &head).await }.boxed();
-        let fetcher = &self.parts.fetcher;
-        let fetched = fetcher.fetch_within(request, place, limits, &as_read);
-        let fetched = fetched.await?;
+        let parts = &self.parts;
+        let fetching = parts.fetcher.fetch_within(request, place, limits, &as_read);
+        let fetched = fetching.await?;
         self.pauses.answered(&item.range);
         Ok(fetched)
     }

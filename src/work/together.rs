@@ -32,7 +32,9 @@ const TURN: Duration = Duration::from_secs(10);
 /// Repositories of which branches are read together, by host and remote. Whoever has one locked reads them: another item
 /// of the repository would read the same.
 #[derive(Debug, Default)]
-pub(super) struct Together(std::sync::Mutex<HashMap<(String, String), Arc<Mutex<Turn>>>>);
+pub(super) struct Together(std::sync::Mutex<Turns>);
+
+type Turns = HashMap<(String, String), Arc<Mutex<Turn>>>;
 
 /// State of a repository of which branches are read together.
 #[derive(Debug)]

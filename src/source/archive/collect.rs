@@ -198,11 +198,14 @@ impl<'a> Collector<'a> {
         };
         let mut taker = gatherer(self.reading, self.parts);
         counts.announce(&event, &mut taker, taking);
-        let set_apart = |all: &mut Gathered| self.set_apart(all);
+        let set_apart = |all: &mut Gathered| {
+            self.set_apart(all);
+            Ok::<_, Infallible>(())
+        };
         let Ok(()) = counts.texts(&event, &mut taker, set_apart);
         let mut gathered = taker.gathered;
         if gathered.candidates.len() > LITTLE {
-            let Ok(()) = self.set_apart(&mut gathered);
+            self.set_apart(&mut gathered);
         }
         if is_new {
             self.batch.unknown += counts.unknown;
@@ -222,22 +225,24 @@ impl<'a> Collector<'a> {
         let mut text = text.to_vec();
         unescape(&mut text);
         let mut taker = gatherer(self.reading, self.parts);
-        let set_apart = |all: &mut Gathered| self.set_apart(all);
+        let set_apart = |all: &mut Gathered| {
+            self.set_apart(all);
+            Ok::<_, Infallible>(())
+        };
         let Ok(()) = taker.plain_text(&text, None, set_apart);
         let mut gathered = taker.gathered;
         if gathered.candidates.len() > LITTLE {
-            let Ok(()) = self.set_apart(&mut gathered);
+            self.set_apart(&mut gathered);
         }
         (gathered.texts, gathered.malformed) = (0, 0);
         self.gathered.add(gathered);
     }
 
     /// Has candidates looked up separately, so that one author's texts hide and delay nothing of another's.
-    fn set_apart(&self, all: &mut Gathered) -> Result<(), Infallible> {
+    fn set_apart(&self, all: &mut Gathered) {
         let next = Gathered::new(self.parts.clock.now()).candidates;
         let long = std::mem::replace(&mut all.candidates, next);
         let _ = self.told.blocking_send(Told::Long(Box::new(long)));
-        Ok(())
     }
 
     fn malformed(&mut self, wrong: &'static str, is_new: bool) {

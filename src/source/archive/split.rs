@@ -266,7 +266,8 @@ mod tests {
 
     #[test]
     fn the_text_of_junk_is_told() {
-        let numbers: String = (0..60).map(|n| format!("{n},")).collect();
+        let numbers: Vec<_> = (0..60).map(|n| n.to_string()).collect();
+        let numbers = numbers.join(",");
         let large = format!("{{\"a\":[{numbers}]}}");
         for (stream, junk) in [
             ("junk\n{}\n[1]\n{}", vec!["junk", "[1]"]),

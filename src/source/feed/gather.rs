@@ -79,16 +79,14 @@ impl EventCounts {
         };
         let repository = event.repository.as_ref().map(ToString::to_string);
         let texts = texts.as_bytes();
-        match gatherer.texts(texts, repository.as_deref(), &mut look_up) {
-            Ok(looked_up) => looked_up,
-            Err(_) => {
-                if event.malformed.is_none() {
-                    self.malformed("its payload nests too deep, or has broken texts");
-                }
-                let mut texts = texts.to_vec();
-                unescape(&mut texts);
-                gatherer.plain_text(&texts, repository.as_deref(), look_up)
-            }
+        if let Ok(looked_up) = gatherer.texts(texts, repository.as_deref(), &mut look_up) {
+            return looked_up;
         }
+        if event.malformed.is_none() {
+            self.malformed("its payload nests too deep, or has broken texts");
+        }
+        let mut texts = texts.to_vec();
+        unescape(&mut texts);
+        gatherer.plain_text(&texts, repository.as_deref(), look_up)
     }
 }

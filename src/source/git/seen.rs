@@ -53,7 +53,7 @@ impl Serialize for Seen {
             .0
             .values()
             .next()
-            .map_or(HashKind::Sha1, |id| id.kind());
+            .map_or(HashKind::Sha1, ObjectId::kind);
         let each = size_of::<NameDigest>() + hash.len_in_bytes();
         let mut bytes = Vec::with_capacity(self.0.len() * each);
         for (name, id) in self.0.iter().filter(|(_, id)| id.kind() == hash) {

@@ -203,10 +203,7 @@ async fn read_everything(repository: &Repository, url: &str, fetcher: &GitFetche
         repository.commit(file).unwrap();
         repository.push(branch).unwrap()
     };
-    let read = async |pushed: &Pushed| {
-        let fetched = fetcher.fetch(&range(url, pushed)).await.unwrap();
-        shown(fetched)
-    };
+    let read = async |pushed: &Pushed| shown(fetcher.fetch(&range(url, pushed)).await.unwrap());
     let first = push("first", "main");
     assert_eq!(read(&first).await.whole().blobs(), ["first: first"]);
     let second = push("second", "main");
@@ -321,8 +318,8 @@ async fn what_a_server_speaks_is_asked_once() {
     let mut asked = Vec::new();
     for _ in 0..3 {
         let (pushed, before) = (push(), place.forge.requests());
-        let fetched = fetcher.fetch(&place.request(&pushed)).await.unwrap();
-        assert!(fetched.bytes() > 0);
+        let pack = fetcher.fetch(&place.request(&pushed)).await.unwrap();
+        assert!(pack.bytes() > 0);
         asked.push(place.forge.requests() - before);
     }
     // The request that is not understood, the question, and the request again.
@@ -351,11 +348,11 @@ async fn what_is_not_listed_any_more_is_read_with_what_followed_it() {
     let (second, last) = (push("second"), push("third"));
     let (url, _tasks) = proxy(&place, Change::ListedOnly).await;
     let fetcher = fetcher(limits());
-    let fetched = fetcher.fetch(&range(&url, &second)).await.unwrap();
+    let pack = fetcher.fetch(&range(&url, &second)).await.unwrap();
     let since = ["second: second", "third: third"];
-    assert_eq!(shown(fetched).whole().blobs(), since);
-    let fetched = fetcher.fetch(&range(&url, &last)).await.unwrap();
-    assert_eq!(shown(fetched).whole().blobs(), ["third: third"]);
+    assert_eq!(shown(pack).whole().blobs(), since);
+    let pack = fetcher.fetch(&range(&url, &last)).await.unwrap();
+    assert_eq!(shown(pack).whole().blobs(), ["third: third"]);
     // The branch does not lead to it any more.
     repository
         .git(&["reset", "-q", "--hard", "HEAD~2"])
