@@ -141,6 +141,7 @@ impl Rig {
             host: rescind::fetch::host_of(&clone_url),
             clone_url,
             token: None,
+            without_token: None,
         };
         Ok(Worker::new(parts, [origin], WorkerOptions::default()))
     }

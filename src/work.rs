@@ -30,6 +30,7 @@ mod slow;
 mod stop;
 mod task;
 mod throttles;
+mod together;
 mod troubles;
 mod usual;
 
@@ -55,6 +56,7 @@ use pauses::Pauses;
 pub use remember::KNOWN_BLOBS;
 use run::Run;
 use slow::Slow;
+use together::Together;
 use usual::Usual;
 
 /// Maximum interval of housekeeping: shedding load, and reclaiming the items of dead workers.
@@ -138,6 +140,7 @@ struct Shared {
     slow: Slow,
     usual: Usual,
     demands: Demands,
+    together: Together,
 }
 
 impl Worker {
@@ -163,6 +166,7 @@ impl Worker {
                 slow: Slow::default(),
                 usual: Usual::default(),
                 demands: Demands::default(),
+                together: Together::default(),
             }),
             origins,
             options,

@@ -62,7 +62,7 @@ fn is_usage(cause: &(dyn Error + 'static)) -> bool {
     if let Some(error) = cause.downcast_ref::<DaemonError>() {
         return match error {
             DaemonError::Store(error) => is_of_configuration(error),
-            error => matches!(error, DaemonError::Source { .. }),
+            _ => false,
         };
     }
     if let Some(error) = cause.downcast_ref::<BackupError>() {

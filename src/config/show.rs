@@ -143,6 +143,9 @@ impl Writer<'_> {
             if webhook.token.is_some() {
                 self.line(&path, "token", &quoted(MASK));
             }
+            if let Some(user) = &webhook.user {
+                self.line(&path, "user", &quoted(user));
+            }
             if let Some(redelivery) = webhooks
                 .redelivery
                 .as_ref()
@@ -192,6 +195,9 @@ impl Writer<'_> {
         }
         if source.token.is_some() {
             self.line(path, "token", &quoted(MASK));
+        }
+        if let Some(user) = &source.user {
+            self.line(path, "user", &quoted(user));
         }
         if !source.tokens.is_empty() {
             self.line(path, "tokens", &masks(&source.tokens));

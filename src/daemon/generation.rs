@@ -14,17 +14,16 @@ use crate::issuer::Issuer;
 use crate::respond::Responder;
 use crate::schedule::Schedule;
 use crate::server::{self, AppState, Limits};
-use crate::source::{ConfiguredSource, Redelivery};
+use crate::source::{ConfiguredSource, Source};
 use crate::store::Lookup;
 
 /// A generation that is complete and has not begun.
-#[derive(Debug)]
 pub(super) struct Next<'a> {
     parts: Parts<'a>,
     pub(super) issuer: Issuer,
     work: Work,
     sources: Sources,
-    redelivery: Option<(Redelivery, Schedule)>,
+    redelivery: Option<(Arc<dyn Source>, Schedule)>,
 }
 
 /// The generation in force.
@@ -40,7 +39,7 @@ impl<'a> Next<'a> {
     /// Makes everything that can fail, and changes nothing.
     ///
     /// # Errors
-    /// Returns an error if the address or the app of a source cannot be used, or an HTTP client cannot be made.
+    /// Returns an error if an HTTP client cannot be made.
     pub(super) fn new(
         loaded: &'a Loaded,
         shared: &'a Shared,
@@ -57,8 +56,8 @@ impl<'a> Next<'a> {
             Some(former) => former.work.renewed(&parts),
             None => Work::new(&parts),
         };
-        let sources = sources::make(&parts, &work)?;
-        let redelivery = intake::redelivery(&parts, &work)?;
+        let sources = sources::make(&parts, &work);
+        let redelivery = intake::redelivery(&parts, &work);
         Ok(Self {
             parts,
             issuer,

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
+use super::Work;
 use super::app::installation;
 use super::parts::Parts;
 use super::poller::poll;
-use super::{DaemonError, Work};
-use crate::config::{Config, SourceKind};
+use super::tokens::token_of_webhook;
+use crate::config::{self, Config, SourceKind};
 use crate::fetch::host_of;
 use crate::forge::Forge;
 use crate::github::Credential;
@@ -18,9 +19,12 @@ use crate::intake::{Partner, PartnerOptions, PublicKeyTimings, PublicKeys, Revoc
 use crate::schedule::Schedule;
 use crate::server::Intake;
 use crate::source::ConfiguredSource;
-use crate::source::{Redelivery, RedeliveryOptions, Source as _, SourceParts};
+use crate::source::{PollError, Redelivery, RedeliveryOptions, Source, SourceParts, Unusable};
 use crate::store::Urgency;
 use crate::work::Origin;
+
+/// Kind of the search for failed deliveries.
+const REDELIVERY: &str = "github_redelivery";
 
 /// Creates the configured partners and webhooks, and adds to `origins` the servers that contents of webhooks come from.
 /// The webhooks only work while the returned task runs.
@@ -67,30 +71,8 @@ pub(super) fn make(
 }
 
 /// Creates the source that searches for failed deliveries, and its schedule, if it is configured.
-pub(super) fn redelivery(
-    parts: &Parts<'_>,
-    work: &Work,
-) -> Result<Option<(Redelivery, Schedule)>, DaemonError> {
-    let Some(redelivery) = &parts.config.webhooks.redelivery else {
-        return Ok(None);
-    };
-    let name = redelivery_name();
-    let failed = |error| DaemonError::Source {
-        name: name.clone(),
-        error,
-    };
-    let app = redelivery.app.as_ref().map(|app| {
-        let (http, clock) = (&parts.clients.api, &parts.clock);
-        installation(app, &redelivery.api_url, http, clock)
-    });
-    let app = app.transpose().map_err(failed)?.map(Credential::App);
-    let token = redelivery.token.clone().map(Credential::Token);
-    let options = RedeliveryOptions {
-        name: name.clone(),
-        hooks: redelivery.hooks.clone(),
-        api_url: redelivery.api_url.clone(),
-        credentials: app.into_iter().chain(token).collect(),
-    };
+pub(super) fn redelivery(parts: &Parts<'_>, work: &Work) -> Option<(Arc<dyn Source>, Schedule)> {
+    let redelivery = parts.config.webhooks.redelivery.as_ref()?;
     let source_parts = SourceParts {
         client: parts.clients.api.clone(),
         store: parts.responder.store().with_urgency(Urgency::Work),
@@ -100,15 +82,44 @@ pub(super) fn redelivery(
         wake: Arc::clone(&work.wake),
         is_scheduled: redelivery.schedule.is_cron(),
     };
-    let source = Redelivery::new(options, source_parts).map_err(failed)?;
-    Ok(Some((source, redelivery.schedule.clone())))
+    let made = search(parts, redelivery, source_parts.clone());
+    let source: Arc<dyn Source> = match made {
+        Ok(source) => Arc::new(source),
+        Err(error) => Arc::new(Unusable::new(
+            redelivery_name(),
+            REDELIVERY,
+            &error,
+            source_parts,
+        )),
+    };
+    Some((source, redelivery.schedule.clone()))
+}
+
+fn search(
+    parts: &Parts<'_>,
+    redelivery: &config::Redelivery,
+    source_parts: SourceParts,
+) -> Result<Redelivery, PollError> {
+    let app = redelivery.app.as_ref().map(|app| {
+        let (http, clock) = (&parts.clients.api, &parts.clock);
+        installation(app, &redelivery.api_url, http, clock)
+    });
+    let app = app.transpose()?.map(Credential::App);
+    let token = redelivery.token.clone().map(Credential::Token);
+    let options = RedeliveryOptions {
+        name: redelivery_name(),
+        hooks: redelivery.hooks.clone(),
+        api_url: redelivery.api_url.clone(),
+        credentials: app.into_iter().chain(token).collect(),
+    };
+    Redelivery::new(options, source_parts)
 }
 
 /// Starts the search for failed deliveries.
-pub(super) fn start_redelivery(parts: &Parts<'_>, (source, schedule): (Redelivery, Schedule)) {
+pub(super) fn start_redelivery(parts: &Parts<'_>, (source, schedule): (Arc<dyn Source>, Schedule)) {
     tracing::info!(source = source.name(), %schedule, "looking for failed deliveries");
     let term = parts.term(source.name());
-    let polling = poll(Arc::new(source), schedule, Arc::clone(&parts.clock), term);
+    let polling = poll(source, schedule, Arc::clone(&parts.clock), term);
     parts.spawn("redelivery", polling);
 }
 
@@ -125,7 +136,7 @@ pub(super) fn configured_sources(config: &Config) -> Vec<ConfiguredSource> {
     if let Some(redelivery) = &config.webhooks.redelivery {
         sources.push(ConfiguredSource {
             name: redelivery_name(),
-            kind: "github_redelivery".to_owned(),
+            kind: REDELIVERY.to_owned(),
             schedule: Some(redelivery.schedule.clone()),
         });
     }
@@ -153,6 +164,7 @@ fn add_servers(config: &Config, origins: &mut HashMap<String, Origin>) {
                 host,
                 clone_url,
                 token: None,
+                without_token: None,
                 app: None,
             });
         }
@@ -178,6 +190,7 @@ pub fn content_servers(config: &Config, forge: Forge) -> ContentServers {
                 host: host.clone(),
                 clone_url,
                 token: None,
+                without_token: None,
                 app: None,
             };
             (host, origin)
@@ -217,9 +230,13 @@ fn clone_bases(config: &Config, origins: &mut HashMap<String, Origin>) -> HashMa
             host,
             clone_url: clone_url.clone(),
             token: None,
+            without_token: None,
             app: None,
         });
-        origin.token = origin.token.take().or_else(|| webhook.token.clone());
+        origin.token = origin
+            .token
+            .take()
+            .or_else(|| token_of_webhook(config, forge));
         bases.insert(forge, clone_url.clone());
     }
     let mut sources = config.sources.iter();

@@ -16,6 +16,7 @@ mod poller;
 mod signals;
 mod sources;
 mod standalone;
+mod tokens;
 mod work;
 
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ pub use lifecycle::{Ended, Lifecycle};
 pub use parts::Loaded;
 pub use signals::{Hangups, OtherSignals, Signals};
 pub use sources::configured_sources;
+pub use tokens::{token_of_source, token_of_webhook};
 
 use changes::Fingerprint;
 use generation::{Generation, Next};
@@ -42,7 +44,6 @@ use crate::clock::SharedClock;
 use crate::fetch::HttpClientError;
 use crate::issuer::{FirstToken, Issuer, MintTokenError, Show};
 use crate::server::{self, Connections, Entrance, TrustedProxies};
-use crate::source::PollError;
 use crate::store::StoreError;
 
 /// Maximum time for requests and work items in flight to finish after a signal. Service managers commonly kill after 90
@@ -88,14 +89,6 @@ pub enum DaemonError {
     /// The HTTP client could not be created.
     #[error(transparent)]
     HttpClient(#[from] HttpClientError),
-    /// The address of a source cannot be used.
-    #[error("source {name}: {error}")]
-    Source {
-        /// Name of the source.
-        name: String,
-        /// Problem with the address.
-        error: PollError,
-    },
 }
 
 /// Reads the configuration and the key formats again. Returns what is wrong with them, with file and line.

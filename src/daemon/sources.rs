@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use reqwest::Url;
 
+use super::Work;
 use super::app::app_installation;
 use super::parts::Parts;
 use super::poller::poll;
-use super::{DaemonError, Work};
+use super::tokens::token_of_source;
 use crate::config::{self, Config, SourceKind};
 use crate::fetch::{GitFetcher, host_of};
 use crate::github::Credential;
@@ -16,7 +17,7 @@ use crate::schedule::Schedule;
 use crate::source::ConfiguredSource;
 use crate::source::{
     GhArchive, GhArchiveOptions, GitHubEvents, GitHubOptions, GitRemote, GitRemoteOptions,
-    PollError, Scope, Source, SourceParts,
+    PollError, Scope, Source, SourceParts, Unusable,
 };
 use crate::store::Urgency;
 use crate::work::Origin;
@@ -28,8 +29,8 @@ pub(super) struct Sources {
     pub(super) origins: HashMap<String, Origin>,
 }
 
-/// Creates the configured sources.
-pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonError> {
+/// Creates the configured sources. One that cannot be polled does not keep the others from it: its state tells why.
+pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Sources {
     let fetcher = &work.fetcher;
     let source_parts = SourceParts {
         client: parts.clients.api.clone(),
@@ -43,23 +44,27 @@ pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Result<Sources, DaemonErro
     let mut sources: Vec<(Arc<dyn Source>, Schedule)> = Vec::new();
     let mut origins: HashMap<String, Origin> = HashMap::new();
     for source in &parts.config.sources {
-        let failed = |error| DaemonError::Source {
-            name: source.name.clone(),
-            error,
-        };
-        let origin = origin(source, &source_parts).map_err(failed)?;
+        let (origin, failed) = origin(parts.config, source, &source_parts);
         let parts_of_it = SourceParts {
             is_scheduled: source.schedule.is_cron(),
             ..source_parts.clone()
         };
-        let made = source_of(source, &origin, parts_of_it, fetcher).map_err(failed)?;
+        let made = match failed {
+            None => source_of(source, &origin, parts_of_it.clone(), fetcher),
+            Some(error) => Err(error),
+        };
+        let made = made.unwrap_or_else(|error| {
+            let (name, kind) = (source.name.clone(), source.kind.name());
+            Arc::new(Unusable::new(name, kind, &error, parts_of_it))
+        });
         sources.push((made, source.schedule.clone()));
         // Sources of one host have the same clone URL, but some may have no token.
         let known = origins.entry(origin.host.clone()).or_insert(origin.clone());
         known.token = known.token.take().or(origin.token);
         known.app = known.app.take().or(origin.app);
+        known.without_token = known.without_token.take().or(origin.without_token);
     }
-    Ok(Sources { sources, origins })
+    Sources { sources, origins }
 }
 
 /// Returns the configured sources and webhooks, for reporting their status.
@@ -89,6 +94,11 @@ impl Sources {
         Some(source.as_ref())
     }
 
+    /// Adds another source.
+    pub(super) fn add(&mut self, source: Arc<dyn Source>, schedule: Schedule) {
+        self.sources.push((source, schedule));
+    }
+
     /// Starts polling.
     pub(super) fn start(self, parts: &Parts<'_>) {
         for (source, schedule) in self.sources {
@@ -111,7 +121,7 @@ fn source_of(
             let options = GitRemoteOptions {
                 name: source.name.clone(),
                 url: url.clone(),
-                token: source.token.clone(),
+                token: origin.token.clone(),
             };
             Arc::new(GitRemote::new(options, parts, fetcher.clone())?)
         }
@@ -157,11 +167,22 @@ fn archive(
     GhArchive::new(options, parts)
 }
 
-fn origin(source: &config::Source, parts: &SourceParts) -> Result<Origin, PollError> {
-    Ok(Origin {
+/// Returns the server of a source's contents, and the reason for which its app cannot be used, if so.
+fn origin(
+    config: &Config,
+    source: &config::Source,
+    parts: &SourceParts,
+) -> (Origin, Option<PollError>) {
+    let (app, failed) = match app_installation(source, &parts.client, &parts.clock) {
+        Ok(app) => (app, None),
+        Err(error) => (None, Some(error)),
+    };
+    let origin = Origin {
         host: host_of(&source.clone_url),
         clone_url: source.clone_url.clone(),
-        token: source.token.clone(),
-        app: app_installation(source, &parts.client, &parts.clock)?,
-    })
+        token: token_of_source(config, source),
+        without_token: failed.as_ref().map(PollError::to_string),
+        app,
+    };
+    (origin, failed)
 }

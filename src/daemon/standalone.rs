@@ -7,7 +7,7 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::respond::Responder;
 use crate::server::{Entrance, TrustedProxies};
-use crate::source::{Redelivery, Source};
+use crate::source::Source;
 use crate::work::Worker;
 
 /// The configured sources and a worker for what they find. Nothing runs by itself. A daemon may work on the same
@@ -15,7 +15,6 @@ use crate::work::Worker;
 #[derive(Debug)]
 pub struct Standalone {
     sources: sources::Sources,
-    redelivery: Option<Redelivery>,
     worker: Worker,
 }
 
@@ -23,7 +22,7 @@ impl Standalone {
     /// Creates the configured sources and the worker, on the open database of `responder`.
     ///
     /// # Errors
-    /// Returns an error if the address of a source cannot be used, or the HTTP client cannot be created.
+    /// Returns an error if the HTTP client cannot be created.
     pub fn new(
         config: &Config,
         responder: Responder,
@@ -39,24 +38,19 @@ impl Standalone {
         );
         let parts = Parts::new(config, responder, &shared)?;
         let work = Work::new(&parts);
-        let mut sources = sources::make(&parts, &work)?;
-        let redelivery = intake::redelivery(&parts, &work)?;
+        let mut sources = sources::make(&parts, &work);
+        if let Some((source, schedule)) = intake::redelivery(&parts, &work) {
+            sources.add(source, schedule);
+        }
         let mut origins = std::mem::take(&mut sources.origins);
         intake::add_origins(config, &mut origins);
         let worker = work.worker(&parts, origins);
-        Ok(Self {
-            sources,
-            redelivery: redelivery.map(|(source, _)| source),
-            worker,
-        })
+        Ok(Self { sources, worker })
     }
 
     /// Returns the source of this name, which may be the search for failed deliveries.
     pub fn source(&self, name: &str) -> Option<&dyn Source> {
-        let redelivery = self.redelivery.as_ref().map(|source| source as &dyn Source);
-        self.sources
-            .find(name)
-            .or_else(|| redelivery.filter(|source| source.name() == name))
+        self.sources.find(name)
     }
 
     /// Returns the worker, which takes items of all sources.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
+
+use super::token::Token;
 
 /// End of a text in a message that was cut there. Whoever keeps the message has to look for the beginning of a key in
 /// front of it.
@@ -101,15 +102,12 @@ pub enum FetchError {
     /// The answers of other servers left no room for this one, or waited for the room that it had.
     #[error("the answers of other servers take all room for answers")]
     Crowded,
-    /// The answer is not git protocol v2.
-    #[error("the server does not speak git protocol v2 as expected: {0}")]
+    /// The answer is not git's protocol.
+    #[error("the server does not speak git's protocol as expected: {0}")]
     Protocol(&'static str),
-    /// The server answers in the former version of the protocol. A client asks for version 2 in a header.
-    #[error("the server answers in protocol version 0: does a proxy drop the header Git-Protocol?")]
-    Version0,
-    /// The objects of the repository are named by SHA-256.
-    #[error("repositories with SHA-256 object names are not supported")]
-    Sha256,
+    /// The server answered with nothing at all. Git's own does so when it is asked for what it does not know.
+    #[error("the server's answer is empty")]
+    Empty,
     /// The server reported an error of its own.
     #[error("the git server reports: {0}")]
     Refused(String),
@@ -127,9 +125,8 @@ pub enum FetchError {
 impl FetchError {
     /// Returns the error without the token that was sent, which a server may tell of: whoever reads the log need not know
     /// it.
-    pub(super) fn without(self, token: Option<&SecretString>) -> Self {
-        let (Self::Refused(said), Some(token)) = (&self, token.map(ExposeSecret::expose_secret))
-        else {
+    pub(super) fn without(self, token: Option<&Token>) -> Self {
+        let (Self::Refused(said), Some(token)) = (&self, token.map(Token::expose)) else {
             return self;
         };
         // Base64 has three forms of it, by the number of characters in front of it: the credentials are one of them.
@@ -154,7 +151,7 @@ impl FetchError {
             | Self::TooSlow { .. }
             | Self::Crowded
             | Self::Protocol(_)
-            | Self::Version0 => true,
+            | Self::Empty => true,
             _ => false,
         }
     }
@@ -164,12 +161,14 @@ impl FetchError {
 mod tests {
     use base64::engine::general_purpose::STANDARD;
 
+    use super::super::token::TokenUser;
     use super::*;
 
     #[test]
     fn no_message_tells_the_token_that_was_sent() {
-        let token = SecretString::from("ghs_0123456789abcdefghijABCDEFGHIJ");
-        let plain = token.expose_secret();
+        let token = |user| Token::new(user, "ghs_0123456789abcdefghijABCDEFGHIJ".into());
+        let token = token(TokenUser::Itself);
+        let plain = token.expose();
         let said = |text: String| FetchError::Refused(text).without(Some(&token)).to_string();
         for told in [
             format!("bad credentials: {plain}"),

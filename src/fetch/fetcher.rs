@@ -5,17 +5,19 @@ use std::sync::Arc;
 use reqwest::Client;
 
 use super::budget::{Budget, Seat};
+use super::dialects::Dialects;
 use super::ledger::Ledger;
 use super::place::FetchPlace;
 use super::{FetchLane, FetchLimits, Guard};
 
-/// Fetcher of pushed ranges. Cheap to clone; clones share their memory budget.
+/// Fetcher of pushed ranges. Cheap to clone; clones share their memory budget, and what they know of servers.
 #[derive(Debug, Clone)]
 pub struct GitFetcher {
     pub(super) client: Client,
     pub(super) limits: Arc<FetchLimits>,
     pub(super) budget: Arc<Budget>,
     pub(super) guard: Guard,
+    pub(super) dialects: Arc<Dialects>,
 }
 
 impl GitFetcher {
@@ -26,6 +28,7 @@ impl GitFetcher {
             budget: Arc::new(Budget::new(limits.concurrent + limits.beside)),
             limits: Arc::new(limits),
             guard: Guard::operator(),
+            dialects: Arc::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod latest;
 mod lists;
+mod tip;
 
 use std::sync::Arc;
 
@@ -9,7 +10,6 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 use gix_hash::ObjectId;
 use reqwest::Url;
-use secrecy::SecretString;
 
 use super::budget::{Admission, Seat};
 use super::fetcher::GitFetcher;
@@ -21,12 +21,13 @@ use super::pack_rest::PackRest;
 use super::patience::Patience;
 use super::peer::Peer;
 use super::place::FetchPlace;
-use super::protocol::{self, FetchAnswer, Head, HeadAnswer};
+use super::protocol::{self, FetchAnswer, Head, HeadAnswer, List, Request};
 use super::size::Sizing;
 use super::texts::{self, FetchedPack, PackOrigin};
+use super::token::Token;
 use super::{FetchError, FetchLimits};
 
-/// Maximum size of an answer to `ls-refs HEAD`, in bytes.
+/// Maximum size of a list of which nothing but `HEAD` matters, in bytes.
 const MAX_LIST: usize = 64 << 10;
 
 /// A pushed range and the repository to fetch it from.
@@ -34,14 +35,17 @@ const MAX_LIST: usize = 64 << 10;
 pub struct RangeRequest {
     /// URL of the repository, `https://host/owner/name.git`; see [`super::RepositoryName::clone_url`].
     pub clone_url: Url,
-    /// Access token, sent with the first request already. GitHub accepts its tokens as a password.
-    pub token: Option<SecretString>,
+    /// Access token, sent with the first request already.
+    pub token: Option<Token>,
     /// Full name of the reference that was pushed, `refs/heads/…`. Empty if it is not known to the letter.
     pub reference: String,
     /// Target of the reference before the push. All zeros if the reference is new.
     pub before: ObjectId,
     /// Target of the reference after the push. All zeros if the reference was deleted.
     pub after: ObjectId,
+    /// Further references that are new, by their targets, of which the same is fetched in the same request. For new
+    /// references only.
+    pub others: Vec<ObjectId>,
     /// Further commits that count as read with all that they lead to. All zeros for the default branch.
     pub haves: Vec<ObjectId>,
     /// `true` if whoever named the push need not have named those of the default branch: of a new branch that is part
@@ -85,6 +89,10 @@ impl Answered {
 /// A fetch in flight.
 struct Session<'f> {
     peer: Peer<'f>,
+    /// Commit that is asked for: the pushed one, unless the server gives only another one that leads to it.
+    want: ObjectId,
+    /// `true` if the pushed branch is that of `HEAD`.
+    is_default: bool,
     fetcher: &'f GitFetcher,
     limits: Arc<FetchLimits>,
     request: &'f RangeRequest,
@@ -155,11 +163,10 @@ impl GitFetcher {
             .await?;
         seat.turns.clone_from(admission.turns());
         let mut session = Session {
-            peer: Peer {
-                fetcher: self,
-                clone_url: &request.clone_url,
-                token: request.token.as_ref(),
-            },
+            peer: Peer::new(self, &request.clone_url, request.token.as_ref())
+                .named_by(request.after.kind()),
+            want: request.after,
+            is_default: false,
             fetcher: self,
             limits,
             request,
@@ -174,16 +181,35 @@ impl GitFetcher {
             .patience
             .holds(session.admission.lane(), &session.seat);
         let token = request.token.as_ref();
-        let ranged = session.range().await;
+        let ranged = session.in_its_dialect().await;
         let Answer { pack, origin } = ranged.map_err(|error| error.without(token))?;
+        session.peer.understood();
         let fetched = FetchedPack::new(Some(pack), origin, session.limits, session.seat);
+        let fetched = fetched.with_others(!session.is_default);
         Ok(fetched.with_rest(session.admission, session.rest))
     }
 }
 
 impl Session<'_> {
+    /// Fetches the range, and if the server turns out to speak another dialect, in that one.
+    async fn in_its_dialect(&mut self) -> Result<Answer, FetchError> {
+        match self.range_or_later().await {
+            Err(error)
+                if self
+                    .peer
+                    .speaks_otherwise(&error, &mut self.patience)
+                    .await? =>
+            {
+                self.peer = self.peer.named_by(self.want.kind());
+                self.range_or_later().await
+            }
+            ended => ended,
+        }
+    }
+
     async fn range(&mut self) -> Result<Answer, FetchError> {
-        let RangeRequest { before, after, .. } = *self.request;
+        let RangeRequest { before, .. } = *self.request;
+        let after = self.want;
         if before.is_null() {
             return self.without_before().await;
         }
@@ -208,7 +234,7 @@ impl Session<'_> {
 
     /// Fetches the range of a new reference, or of one whose former commit is unknown.
     async fn without_before(&mut self) -> Result<Answer, FetchError> {
-        let RangeRequest { after, .. } = *self.request;
+        let after = self.want;
         let head = self.of_head().await?;
         let mut haves: Vec<ObjectId> = head.into_iter().collect();
         haves.extend(self.request.haves.iter().filter(|have| !have.is_null()));
@@ -230,6 +256,7 @@ impl Session<'_> {
             return Ok(None);
         };
         let other = head.of_another(&self.request.reference);
+        self.is_default = head.branch.as_ref() == Some(&self.request.reference);
         let (Some(present), Some(branch)) = (other, head.branch) else {
             return Ok(None);
         };
@@ -250,16 +277,23 @@ impl Session<'_> {
         haves: &[ObjectId],
         done: bool,
     ) -> Result<Answered, FetchError> {
-        self.answer(protocol::fetch(want, haves, done)).await
+        let mut wants = vec![*want];
+        if !self.is_default {
+            wants.extend(&self.request.others);
+            // Not every server takes one twice.
+            wants.sort_unstable();
+            wants.dedup();
+        }
+        self.answer(protocol::fetch(&wants, haves, done)).await
     }
 
     /// Sends a request for a pack, and receives the answer.
-    async fn answer(&mut self, request: Vec<u8>) -> Result<Answered, FetchError> {
-        let asked = self.peer.post(request);
+    async fn answer(&mut self, request: Request) -> Result<Answered, FetchError> {
+        let asked = self.peer.post(&request);
         let mut response = self.patience.wait(asked).await??;
         let (waited, lane) = (self.patience.waited(), self.seat.place.lane);
         let mut body = Pace::new(self.fetcher.limits.pace_of_pack(waited, lane));
-        let mut answer = FetchAnswer::new();
+        let mut answer = FetchAnswer::new(self.peer.version());
         let mut pack = Vec::new();
         self.rest = None;
         let FetchLimits {
@@ -294,7 +328,7 @@ impl Session<'_> {
                     token: self.request.token.clone(),
                     has_ended: false,
                 });
-                let pack = Pack::new(pack, false).cut_at(shallow);
+                let pack = self.pack(pack, false).cut_at(shallow);
                 return Ok(Answered::Pack(Box::new(pack)));
             }
             let held = self.received + pack.len();
@@ -320,7 +354,7 @@ impl Session<'_> {
             }
         }
         if is_nothing {
-            self.peer.explain_nothing(&mut self.patience).await?;
+            return Err(FetchError::Empty);
         }
         answer.finish()?;
         self.received += pack.len();
@@ -330,7 +364,7 @@ impl Session<'_> {
                 shallow,
                 ..
             } => {
-                let pack = Pack::new(pack, true).cut_at(shallow);
+                let pack = self.pack(pack, true).cut_at(shallow);
                 Ok(Answered::Pack(Box::new(pack)))
             }
             FetchAnswer {
@@ -341,10 +375,10 @@ impl Session<'_> {
     }
 
     async fn head(&mut self) -> Result<Option<Head>, FetchError> {
-        let mut answer = HeadAnswer::default();
+        let mut answer = HeadAnswer::new(self.peer.version());
         self.peer
             .list(
-                protocol::ls_head(),
+                List::Head,
                 MAX_LIST,
                 &mut self.patience,
                 LongList::default(),
@@ -357,12 +391,17 @@ impl Session<'_> {
         answer.finish()
     }
 
+    fn pack(&self, bytes: Vec<u8>, whole: bool) -> Pack {
+        Pack::new(self.want.kind(), bytes, whole)
+    }
+
     /// Parses the pack of the range and checks whether `after` leads back to `before`. A pack that is cut
     /// off does not allow an answer and counts as connected.
     async fn parse_range(&self, mut pack: Pack) -> Result<(Pack, bool), FetchError> {
         let limits = Arc::clone(&self.limits);
         let seat = self.seat.clone();
-        let RangeRequest { before, after, .. } = *self.request;
+        let RangeRequest { before, .. } = *self.request;
+        let after = self.want;
         compute(move || {
             let connected = texts::connects(&mut pack, after, before, &limits, &seat)?;
             Ok((pack, connected))

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use gix_hash::{Kind as HashKind, ObjectId};
+use gix_hash::ObjectId;
 use gix_object::{CommitRefIter, TagRefIter};
 
 use super::FetchError;
@@ -12,7 +12,7 @@ use super::weight::Weight;
 /// Memory needed to order the commits, in bytes per commit.
 const ORDER_BYTES: usize = 24;
 
-/// Maximum memory of one history, in bytes: some 200,000 commits.
+/// Maximum memory of one history, in bytes: some 150,000 commits.
 const MAX_BYTES: usize = 20 << 20;
 
 /// Links of a commit.
@@ -42,7 +42,7 @@ impl History {
         data: &[u8],
         weight: &mut Weight,
     ) -> Result<(), FetchError> {
-        let mut commit = CommitRefIter::from_bytes(data, HashKind::Sha1);
+        let mut commit = CommitRefIter::from_bytes(data, id.kind());
         let Ok(tree) = commit.tree_id() else {
             return Ok(());
         };
@@ -72,7 +72,7 @@ impl History {
         data: &[u8],
         weight: &mut Weight,
     ) -> Result<(), FetchError> {
-        let Ok(target) = TagRefIter::from_bytes(data, HashKind::Sha1).target_id() else {
+        let Ok(target) = TagRefIter::from_bytes(data, id.kind()).target_id() else {
             return Ok(());
         };
         if self.takes(2 * size_of::<ObjectId>()) && weight.room(&mut self.tags, 1)? {
@@ -194,6 +194,12 @@ impl History {
     pub(super) fn parents(&self, id: &ObjectId) -> Vec<ObjectId> {
         let at = self.find(&self.index(), id);
         at.map_or(Vec::new(), |at| self.parents_of(at).to_vec())
+    }
+
+    /// Returns whether a commit or tag is at hand, or may be, in a history that is incomplete.
+    pub(super) fn may_have(&self, id: &ObjectId) -> bool {
+        let is_tag = self.tags.iter().any(|(tag, _)| tag == id);
+        self.incomplete || is_tag || self.find(&self.index(), id).is_some()
     }
 
     /// Returns the commits that are not at hand, and are parents of some that are.

@@ -98,6 +98,14 @@ impl LongList {
         }
     }
 
+    /// Creates one for the same list, to be asked for in another way.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            turn: None,
+            ..*self
+        }
+    }
+
     /// Takes the place, unless it is taken already, after waiting for those that came before, for `wait` at most.
     ///
     /// # Errors

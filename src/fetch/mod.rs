@@ -1,4 +1,4 @@
-//! Fetching of pushed ranges as texts in memory: git protocol v2 over smart HTTP, without touching the
+//! Fetching of pushed ranges as texts in memory: git's protocol over smart HTTP, without touching the
 //! disk.
 //!
 //! [`GitFetcher::fetch`] requests the contents of a push from a server and returns a [`FetchedPack`], the
@@ -13,6 +13,7 @@
 mod answers;
 mod budget;
 mod demand;
+mod dialects;
 mod error;
 mod fetcher;
 mod git;
@@ -24,8 +25,8 @@ mod json;
 mod lane;
 mod ledger;
 mod limits;
-mod look_ups;
 mod long_list;
+mod look_ups;
 mod names;
 mod pace;
 mod pack;
@@ -35,10 +36,12 @@ mod patience;
 mod peer;
 mod place;
 mod protocol;
+mod short_id;
 mod shown;
 mod size;
 mod texts;
 mod threads;
+mod token;
 mod weight;
 
 pub(crate) use answers::{Body, read_body};
@@ -60,5 +63,7 @@ pub use names::{BadName, RepositoryName, host_of};
 pub(crate) use pace::{Pace, PaceLimits};
 pub use place::FetchPlace;
 pub use protocol::References;
+pub use short_id::ShortId;
 pub use shown::{Breath, LeftOut, Text, TextKind};
 pub use texts::{FetchedPack, Visited};
+pub use token::{Token, TokenUser};

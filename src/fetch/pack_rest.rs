@@ -4,17 +4,17 @@
 //! like a pack of its own; a delta whose base was in an earlier part is counted, and so is an object that
 //! has more bytes than are held.
 
-use gix_hash::ObjectId;
+use gix_hash::Kind as HashKind;
 use reqwest::Response;
-use secrecy::SecretString;
 use tokio::runtime::Handle;
 
 use super::budget::Seat;
 use super::pace::Pace;
-use super::pack::{Allowed, ListLimits, Listing, Objects, Passing, Skipped, TRAILER};
+use super::pack::{Allowed, ListLimits, Listing, Objects, Passing, Skipped, Stretch};
 use super::patience::Patience;
 use super::protocol::FetchAnswer;
 use super::shown::Shown;
+use super::token::Token;
 use super::weight::Weight;
 use super::{FetchError, FetchLimits};
 
@@ -35,11 +35,12 @@ pub(super) struct PackRest {
     /// `true` once the server has sent everything.
     pub(super) has_ended: bool,
     /// Token that was sent to the server.
-    pub(super) token: Option<SecretString>,
+    pub(super) token: Option<Token>,
 }
 
 /// Progress of reading a pack.
 pub(super) struct Progress {
+    pub(super) hash: HashKind,
     /// Bytes of the pack that are held; the entries before them were read.
     pub(super) held: Vec<u8>,
     /// Number of bytes of the pack before those that are held.
@@ -151,7 +152,7 @@ impl Progress {
             objects: limits.max_objects.saturating_sub(self.read),
             inflated: limits.listed(held).min(inflated),
         };
-        let listing = Listing::of_part(&self.held, self.gone, self.count, list, weight)?;
+        let listing = Listing::of_part(self.stretch(), self.count, list, weight)?;
         let all = limits.allowance(held).min(inflated);
         let skipped = self.show(&listing, all, limits, weight, shown)?;
         shown.skip(skipped);
@@ -166,7 +167,7 @@ impl Progress {
         inflated: u64,
         seat: &Seat,
     ) -> Result<Option<u64>, FetchError> {
-        let Some((mut passing, header)) = Passing::begin(&self.held, self.gone)? else {
+        let Some((mut passing, header)) = Passing::begin(self.stretch())? else {
             return if rest.room == 0 {
                 Ok(None)
             } else {
@@ -211,6 +212,14 @@ impl Progress {
         Ok(objects.skipped())
     }
 
+    fn stretch(&self) -> Stretch<'_> {
+        Stretch {
+            bytes: &self.held,
+            gone: self.gone,
+            hash: self.hash,
+        }
+    }
+
     /// Drops the bytes that were read.
     pub(super) fn pass(&mut self, end: usize) {
         self.hasher.update(&self.held[..end]);
@@ -220,13 +229,13 @@ impl Progress {
 
     /// Checks the trailer after the last entry.
     fn check_end(mut self, rest: &mut PackRest) -> Result<bool, FetchError> {
-        rest.fill(&mut self.held, TRAILER + 1)?;
-        if self.held.len() < TRAILER && rest.room == 0 {
+        let trailer = self.hash.len_in_bytes();
+        rest.fill(&mut self.held, trailer + 1)?;
+        if self.held.len() < trailer && rest.room == 0 {
             return Ok(true);
         }
         let sum = self.hasher.try_finalize().ok();
-        let trailer = <[u8; TRAILER]>::try_from(self.held.as_slice()).ok();
-        if trailer.map(ObjectId::Sha1) == sum {
+        if sum.is_some_and(|sum| sum.as_slice() == self.held) {
             Ok(false)
         } else {
             Err(FetchError::Corrupt("its checksum does not fit"))

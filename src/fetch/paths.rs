@@ -7,6 +7,7 @@ use gix_object::TreeRefIter;
 
 use super::FetchError;
 use super::history::History;
+use super::short_id::ShortId;
 use super::weight::Weight;
 
 /// Maximum number of names that are kept for one pack. Further blobs are still read, without a path.
@@ -42,7 +43,7 @@ pub(super) struct Trees {
 
 #[derive(Debug, Clone, Copy)]
 struct Tree {
-    id: ObjectId,
+    id: ShortId,
     start: u32,
     end: u32,
 }
@@ -64,6 +65,7 @@ impl Trees {
             return Ok(());
         }
         if let (Ok(start), Ok(end)) = (u32::try_from(self.data.len()), u32::try_from(end)) {
+            let id = ShortId::from(&id);
             self.list.push(Tree { id, start, end });
             self.data.extend_from_slice(data);
         }
@@ -71,7 +73,8 @@ impl Trees {
     }
 
     fn find(&self, id: &ObjectId) -> Option<usize> {
-        self.list.binary_search_by_key(id, |tree| tree.id).ok()
+        let id = ShortId::from(id);
+        self.list.binary_search_by_key(&id, |tree| tree.id).ok()
     }
 
     fn data(&self, tree: Tree) -> &[u8] {
@@ -94,7 +97,7 @@ pub(super) struct Paths {
     /// Bytes of all names, concatenated.
     text: Vec<u8>,
     /// Index of each blob's name, or of its ancestor's name if its path would be too long.
-    places: HashMap<ObjectId, u32>,
+    places: HashMap<ShortId, u32>,
     steps_left: u64,
 }
 
@@ -112,6 +115,7 @@ struct Name {
 /// A tree that is to be read.
 #[derive(Debug, Clone, Copy)]
 struct Open {
+    hash: HashKind,
     tree: usize,
     commit: u32,
     /// Index of its name.
@@ -148,6 +152,7 @@ impl Paths {
             if let Some(tree) = trees.find(&root).filter(|tree| !seen[*tree]) {
                 seen[tree] = true;
                 open.push(Open {
+                    hash: root.kind(),
                     tree,
                     commit,
                     at: ROOT,
@@ -172,7 +177,7 @@ impl Paths {
     ) -> Result<(), FetchError> {
         let data = trees.data(trees.list[tree.tree]);
         // A corrupt entry ends its tree: the position of the next one is unknown.
-        let entries = TreeRefIter::from_bytes(data, HashKind::Sha1).map_while(Result::ok);
+        let entries = TreeRefIter::from_bytes(data, tree.hash).map_while(Result::ok);
         for entry in entries {
             let id = entry.oid.to_owned();
             let below = if entry.mode.is_tree() {
@@ -183,7 +188,7 @@ impl Paths {
             let is_new = if entry.mode.is_tree() {
                 below.is_some()
             } else {
-                !entry.mode.is_commit() && !self.places.contains_key(&id)
+                !entry.mode.is_commit() && !self.places.contains_key(&ShortId::from(&id))
             };
             if !is_new {
                 continue;
@@ -194,13 +199,14 @@ impl Paths {
             if let Some(below) = below {
                 seen[below] = true;
                 open.push(Open {
+                    hash: tree.hash,
                     tree: below,
                     commit: tree.commit,
                     at,
                     length,
                 });
             } else if self.has_room(weight)? {
-                self.places.insert(id, at);
+                self.places.insert(ShortId::from(&id), at);
             }
         }
         Ok(())
@@ -280,7 +286,7 @@ impl Paths {
         path: &mut Vec<u8>,
     ) -> Option<Found> {
         path.clear();
-        let last = *self.places.get(blob)?;
+        let last = *self.places.get(&ShortId::from(blob))?;
         let commit = history.commit(self.names.get(last as usize)?.commit)?;
         let mut at = last;
         // From the last name to the first, hence each of them reversed.

@@ -1,12 +1,10 @@
 //! Requests to a repository on a server.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use gix_hash::Kind as HashKind;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue,
 };
 use reqwest::{Client, RequestBuilder, Response, Url};
-use secrecy::{ExposeSecret, SecretString};
 
 use super::FetchError;
 use super::fetcher::GitFetcher;
@@ -14,7 +12,8 @@ use super::http::{check_status, read_chunk, send};
 use super::long_list::LongList;
 use super::pace::Pace;
 use super::patience::Patience;
-use super::protocol::{self, Features};
+use super::protocol::{self, Dialect, Features, List, Request, Version};
+use super::token::Token;
 
 /// Size of the largest list of references that does not need the lane of long lists, in bytes.
 const SHORT_LIST: usize = 512 << 10;
@@ -22,31 +21,105 @@ const SHORT_LIST: usize = 512 << 10;
 /// Content type of an answer.
 const RESULT: &str = "application/x-git-upload-pack-result";
 
+/// Content type of what a server says of itself, and in version 0 of a list of references.
+const GREETING: &str = "application/x-git-upload-pack-advertisement";
+
 /// Number of bytes within which a server names its capabilities.
-const CAPABILITIES: usize = 4 << 10;
+const CAPABILITIES: usize = 8 << 10;
 
 /// A repository on a server.
 #[derive(Clone, Copy)]
 pub(super) struct Peer<'f> {
-    pub(super) fetcher: &'f GitFetcher,
-    pub(super) clone_url: &'f Url,
-    pub(super) token: Option<&'f SecretString>,
+    fetcher: &'f GitFetcher,
+    clone_url: &'f Url,
+    token: Option<&'f Token>,
+    /// Dialect in which it is asked.
+    dialect: Dialect,
 }
 
-impl Peer<'_> {
+impl<'f> Peer<'f> {
+    /// Creates a peer that is asked in the dialect that is known of it, or the usual one.
+    pub(super) fn new(
+        fetcher: &'f GitFetcher,
+        clone_url: &'f Url,
+        token: Option<&'f Token>,
+    ) -> Self {
+        Self {
+            fetcher,
+            clone_url,
+            token,
+            dialect: fetcher.dialects.of(clone_url),
+        }
+    }
+
+    /// Returns the same peer, whose objects have names of this kind.
+    pub(super) fn named_by(self, hash: HashKind) -> Self {
+        let dialect = Dialect {
+            hash,
+            ..self.dialect
+        };
+        Self { dialect, ..self }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.dialect.version
+    }
+
+    /// Returns whether the server gives nothing but what it lists.
+    pub(super) fn gives_listed_only(&self) -> bool {
+        self.dialect.gives_listed_only()
+    }
+
+    /// Records that the server was understood.
+    pub(super) fn understood(&self) {
+        let version = self.version();
+        self.fetcher.dialects.understood(self.clone_url, version);
+    }
+
+    /// Returns whether a request failed because the server speaks another dialect, in which it is asked from now on.
+    pub(super) async fn speaks_otherwise(
+        &mut self,
+        error: &FetchError,
+        patience: &mut Patience,
+    ) -> Result<bool, FetchError> {
+        let dialects = &self.fetcher.dialects;
+        let is_likely = match error {
+            FetchError::Empty => true,
+            // A server of which that is known has other reasons.
+            FetchError::Protocol(_) | FetchError::Refused(_) => {
+                !dialects.speaks_version_2(self.clone_url)
+            }
+            FetchError::Server { status } => {
+                !matches!(status, 502..=504) && !dialects.speaks_version_2(self.clone_url)
+            }
+            _ => false,
+        };
+        if !is_likely {
+            return Ok(false);
+        }
+        let told = self.told(patience).await?;
+        let found = told.as_deref().and_then(Dialect::of);
+        let Some(found) = found.filter(|found| *found != self.dialect) else {
+            return Ok(false);
+        };
+        dialects.note(self.clone_url, found);
+        self.dialect = found;
+        Ok(true)
+    }
+
     /// Requests a list of references and passes it to `feed`, at most `limit` bytes.
     ///
     /// `feed` returns the number of bytes that are held of the list, or `None` if it needs no more of it: there is only
     /// one long list at a time, for as long as the place that is returned is held.
     pub(super) async fn list(
         &self,
-        body: Vec<u8>,
+        list: List,
         limit: usize,
         patience: &mut Patience,
         mut long: LongList,
         mut feed: impl FnMut(&[u8]) -> Result<Option<usize>, FetchError>,
     ) -> Result<LongList, FetchError> {
-        let mut response = long.wait(patience.wait(self.post(body))).await???;
+        let mut response = long.wait(patience.wait(self.ask_for(list))).await???;
         let mut pace = Pace::new(self.fetcher.limits.pace_after(patience.waited()));
         let mut read = 0;
         while let Some(chunk) = long
@@ -70,23 +143,9 @@ impl Peer<'_> {
             }
         }
         if read == 0 {
-            self.explain_nothing(patience).await?;
+            return Err(FetchError::Empty);
         }
         Ok(long)
-    }
-
-    /// Asks the server for its capabilities after an answer without a single byte.
-    ///
-    /// # Errors
-    /// Returns the reason for that answer, if the capabilities tell.
-    pub(super) async fn explain_nothing(&self, patience: &mut Patience) -> Result<(), FetchError> {
-        let told = tokio::time::timeout(self.fetcher.limits.stall, self.capabilities());
-        let told = patience.wait(told).await?;
-        // Without capabilities it remains an answer that is cut short.
-        let Ok(Ok(told)) = told else {
-            return Ok(());
-        };
-        protocol::reason_for_nothing(&told).map_or(Ok(()), Err)
     }
 
     /// Returns what the server takes, if it says.
@@ -94,20 +153,25 @@ impl Peer<'_> {
         &self,
         patience: &mut Patience,
     ) -> Result<Option<Features>, FetchError> {
-        let told = tokio::time::timeout(self.fetcher.limits.stall, self.capabilities());
-        let told = patience.wait(told).await?;
-        let told = told.ok().and_then(Result::ok);
+        if let Version::Old(offers) = self.version() {
+            return Ok(Some(Features {
+                filter: offers.has("filter"),
+                shallow: offers.has("shallow"),
+            }));
+        }
+        let told = self.told(patience).await?;
         Ok(told.and_then(|told| protocol::features(&told)))
+    }
+
+    /// Returns the beginning of what the server says of itself, if it says anything.
+    async fn told(&self, patience: &mut Patience) -> Result<Option<Vec<u8>>, FetchError> {
+        let told = tokio::time::timeout(self.fetcher.limits.stall, self.capabilities());
+        Ok(patience.wait(told).await?.ok().and_then(Result::ok))
     }
 
     /// Returns the beginning of what the server says of itself, at least [`CAPABILITIES`] if it is that long.
     async fn capabilities(&self) -> Result<Vec<u8>, FetchError> {
-        let mut response = self
-            .send(&["info", "refs"], |client, mut url| {
-                url.set_query(Some("service=git-upload-pack"));
-                client.get(url)
-            })
-            .await?;
+        let mut response = self.greeting(Version::Two).await?;
         let mut told = Vec::new();
         while told.len() < CAPABILITIES
             && let Some(chunk) = read_chunk(&mut response, self.fetcher.limits.stall).await?
@@ -117,9 +181,32 @@ impl Peer<'_> {
         Ok(told)
     }
 
-    pub(super) async fn post(&self, body: Vec<u8>) -> Result<Response, FetchError> {
+    /// Asks for what the server says of itself. In version 0 that is also the list of references.
+    async fn greeting(&self, version: Version) -> Result<Response, FetchError> {
+        self.send(version, &["info", "refs"], |client, mut url| {
+            url.set_query(Some("service=git-upload-pack"));
+            client.get(url)
+        })
+        .await
+    }
+
+    async fn ask_for(&self, list: List) -> Result<Response, FetchError> {
+        let version = self.version();
+        if version == Version::Two {
+            return self.post_body(list.body(self.dialect.hash)).await;
+        }
+        let greeting = self.greeting(version).await?;
+        check_kind(&greeting, GREETING)?;
+        Ok(greeting)
+    }
+
+    pub(super) async fn post(&self, request: &Request) -> Result<Response, FetchError> {
+        self.post_body(request.body(self.dialect)).await
+    }
+
+    async fn post_body(&self, body: Vec<u8>) -> Result<Response, FetchError> {
         let response = self
-            .send(&["git-upload-pack"], |client, url| {
+            .send(self.version(), &["git-upload-pack"], |client, url| {
                 client
                     .post(url)
                     .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
@@ -127,18 +214,14 @@ impl Peer<'_> {
                     .body(body.clone())
             })
             .await?;
-        let kind = response.headers().get(CONTENT_TYPE);
-        if !kind.is_some_and(is_result) {
-            return Err(FetchError::Protocol(
-                "its answer is not from git-upload-pack",
-            ));
-        }
+        check_kind(&response, RESULT)?;
         Ok(response)
     }
 
     /// Sends a request to a path of the repository.
     async fn send(
         &self,
+        version: Version,
         path: &[&str],
         request: impl Fn(&Client, Url) -> RequestBuilder,
     ) -> Result<Response, FetchError> {
@@ -149,12 +232,15 @@ impl Peer<'_> {
         url.path_segments_mut()
             .map_err(|()| FetchError::BadRequest("the clone address cannot carry a path"))?
             .extend(path);
-        let authorization = self.token.map(basic).transpose()?;
+        let authorization = self.token.map(Token::authorization).transpose();
+        let authorization = authorization
+            .map_err(|_| FetchError::BadRequest("the source's token cannot be sent"))?;
         let client = &self.fetcher.client;
         let response = send(&url, self.fetcher.limits.stall, |url| {
-            let request = request(client, url)
-                .header("Git-Protocol", "version=2")
-                .header(ACCEPT_ENCODING, "identity");
+            let mut request = request(client, url).header(ACCEPT_ENCODING, "identity");
+            if version == Version::Two {
+                request = request.header("Git-Protocol", "version=2");
+            }
             match &authorization {
                 Some(value) => request.header(AUTHORIZATION, value.clone()),
                 None => request,
@@ -178,20 +264,18 @@ fn is_identity(encoding: &HeaderValue) -> bool {
     encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity")
 }
 
-/// Returns whether a content type is that of an answer. Proxies add parameters, and case makes no difference (RFC 9110,
-/// section 8.3.1).
-fn is_result(kind: &HeaderValue) -> bool {
-    let essence = kind.as_bytes().split(|byte| *byte == b';').next();
-    let essence = essence.unwrap_or_default().trim_ascii();
-    essence.eq_ignore_ascii_case(RESULT.as_bytes())
-}
-
-/// Returns the value of `Authorization: Basic` with the token as the password, which GitHub and GitLab
-/// accept for git over HTTP.
-fn basic(token: &SecretString) -> Result<HeaderValue, FetchError> {
-    let pair = format!("x-access-token:{}", token.expose_secret());
-    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(pair)))
-        .map_err(|_| FetchError::BadRequest("the source's token cannot be sent"))?;
-    value.set_sensitive(true);
-    Ok(value)
+/// Checks the content type of an answer. Proxies add parameters, and case makes no difference (RFC 9110, section 8.3.1).
+fn check_kind(response: &Response, expected: &str) -> Result<(), FetchError> {
+    let is_expected = |kind: &HeaderValue| {
+        let essence = kind.as_bytes().split(|byte| *byte == b';').next();
+        let essence = essence.unwrap_or_default().trim_ascii();
+        essence.eq_ignore_ascii_case(expected.as_bytes())
+    };
+    let kind = response.headers().get(CONTENT_TYPE);
+    if kind.is_some_and(is_expected) {
+        return Ok(());
+    }
+    Err(FetchError::Protocol(
+        "its answer is not from git-upload-pack",
+    ))
 }

@@ -1,88 +1,32 @@
-//! Git protocol v2, as far as fetching ranges requires it: `ls-refs` and `fetch`.
+//! Git's protocol, as far as fetching ranges requires it: lists of references and packs, in version 2, and in versions 0
+//! and 1 from servers that know no other.
 //!
-//! Source: `Documentation/gitprotocol-v2.adoc` and `gitprotocol-common.adoc` of git.
+//! Source: `Documentation/gitprotocol-v2.adoc`, `gitprotocol-pack.adoc` and `gitprotocol-common.adoc` of git.
 
 mod capabilities;
+mod dialect;
 mod references;
+mod request;
 mod shallow;
 
-use gix_hash::ObjectId;
 use gix_packetline::PacketLineRef;
 use gix_packetline::decode::{self, Stream};
 
 use super::FetchError;
 use super::error::CUT;
-pub(super) use capabilities::{Features, features, reason_for_nothing};
+pub(super) use capabilities::{Features, features};
+#[cfg(test)]
+pub(super) use dialect::Offers;
+pub(super) use dialect::{Dialect, Version};
 pub use references::References;
-pub(super) use references::{Head, HeadAnswer, ReferencesAnswer};
+pub(super) use references::{Head, HeadAnswer, ReferencesAnswer, TipAnswer};
+pub(super) use request::{List, Request, fetch, fetch_latest};
 pub(super) use shallow::Shallow;
-
-const FLUSH: &str = "0000";
-const DELIMITER: &str = "0001";
 
 /// Maximum length of a server's own error message that is kept, in characters. Half of one that is longer is shown.
 const MAX_MESSAGE: usize = 400;
 
-fn line(text: &str) -> String {
-    format!("{:04x}{text}\n", text.len() + 5)
-}
-
-fn request(command: &str, arguments: impl Iterator<Item = String>) -> Vec<u8> {
-    let mut body = line(&format!("command={command}"));
-    body += &line(concat!("agent=rescind/", env!("CARGO_PKG_VERSION")));
-    // No `object-format`: SHA-1 is what holds without it, and git before 2.28 refuses what it does not know.
-    body += DELIMITER;
-    body.extend(arguments.map(|argument| line(&argument)));
-    body += FLUSH;
-    body.into_bytes()
-}
-
-/// Builds the request for the target of `HEAD`.
-pub(super) fn ls_head() -> Vec<u8> {
-    let arguments = ["symrefs", "ref-prefix HEAD"].map(str::to_owned);
-    request("ls-refs", arguments.into_iter())
-}
-
-/// Builds the request for all branches and tags, and for the target of `HEAD`.
-pub(super) fn ls_all() -> Vec<u8> {
-    let arguments = [
-        "symrefs",
-        "ref-prefix HEAD",
-        "ref-prefix refs/heads/",
-        "ref-prefix refs/tags/",
-    ];
-    request("ls-refs", arguments.map(str::to_owned).into_iter())
-}
-
-/// Builds the request for `want` and everything reachable from it, except what is reachable from `haves`.
-///
-/// With `done` the server sends a pack in any case, with all of history if it knows none of `haves`.
-/// Without it the server first states which of them it knows, and sends the pack in the same answer if
-/// they are related.
-///
-/// No `thin-pack`, so that the base of every delta is included. No `include-tag`, so that only what was
-/// requested is sent.
-pub(super) fn fetch(want: &ObjectId, haves: &[ObjectId], done: bool) -> Vec<u8> {
-    let arguments = ["no-progress".to_owned(), "ofs-delta".to_owned()]
-        .into_iter()
-        .chain([format!("want {want}")])
-        .chain(haves.iter().map(|have| format!("have {have}")))
-        .chain(done.then(|| "done".to_owned()));
-    request("fetch", arguments)
-}
-
-/// Builds the request for `want` and as many commits in a row before it, `count` in all. With `filter`, which not every
-/// server takes, without what is in them.
-pub(super) fn fetch_latest(want: &ObjectId, count: u32, filter: bool) -> Vec<u8> {
-    let arguments = ["no-progress".to_owned(), "ofs-delta".to_owned()]
-        .into_iter()
-        .chain([format!("want {want}"), format!("deepen {count}")])
-        .chain(filter.then(|| "filter tree:0".to_owned()))
-        .chain(["done".to_owned()]);
-    request("fetch", arguments)
-}
-
-/// A line of a protocol v2 response.
+/// A line of a response.
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
     Data(&'a [u8]),
@@ -149,11 +93,12 @@ enum Section {
     Ended,
 }
 
-/// Incremental parser of the response to [`fetch`].
+/// Incremental parser of the response to a [`Request`].
 #[derive(Debug)]
 pub(super) struct FetchAnswer {
     lines: Lines,
     section: Section,
+    is_old: bool,
     /// `true` if the server knows one of the commits that were named as `haves`.
     pub(super) acknowledged: bool,
     /// `true` if a pack has begun.
@@ -163,10 +108,12 @@ pub(super) struct FetchAnswer {
 }
 
 impl FetchAnswer {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(version: Version) -> Self {
+        let is_old = version != Version::Two;
         Self {
             lines: Lines::default(),
             section: Section::Header,
+            is_old,
             acknowledged: false,
             has_pack: false,
             shallow: Shallow::default(),
@@ -178,11 +125,19 @@ impl FetchAnswer {
         let Self {
             lines,
             section,
+            is_old,
             acknowledged,
             has_pack,
             shallow,
         } = self;
         lines.feed(bytes, |line| {
+            if *is_old {
+                let seen = in_version_0(*section, line, pack, shallow)?;
+                *acknowledged |= seen == Seen::Acknowledged;
+                *has_pack |= seen == Seen::Pack;
+                *section = seen.section(*section);
+                return Ok(());
+            }
             *section = match (*section, line) {
                 (Section::Ended, _) | (_, Line::Flush) => Section::Ended,
                 (_, Line::Delimiter) => Section::Header,
@@ -217,10 +172,70 @@ impl FetchAnswer {
 
     /// Checks that the response ended where it may.
     pub(super) fn finish(&self) -> Result<(), FetchError> {
-        if self.section == Section::Ended && self.lines.is_empty() {
+        // Without a pack, an answer of version 0 ends after the last line about what is known.
+        let may_end = self.is_old && self.section == Section::Acknowledgments;
+        let has_ended = self.section == Section::Ended || may_end;
+        if has_ended && self.lines.is_empty() {
             Ok(())
         } else {
             Err(FetchError::Network("the answer is cut short".to_owned()))
+        }
+    }
+}
+
+/// Meaning of a line of version 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// The server knows a commit that was named.
+    Acknowledged,
+    /// The server knows none of those that were named so far.
+    Unknown,
+    /// A part of the pack.
+    Pack,
+    /// Progress, or limits of history.
+    Nothing,
+    End,
+}
+
+impl Seen {
+    fn section(self, before: Section) -> Section {
+        match self {
+            Self::Acknowledged | Self::Unknown => Section::Acknowledgments,
+            Self::Pack => Section::Packfile,
+            Self::Nothing => before,
+            Self::End => Section::Ended,
+        }
+    }
+}
+
+/// Parses a line of a response of version 0, in which nothing but the lines themselves tell where one section ends and
+/// the next one begins. Appends the pack data in it to `pack`, and a commit at which the history is cut to `shallow`.
+fn in_version_0(
+    section: Section,
+    line: Line<'_>,
+    pack: &mut Vec<u8>,
+    shallow: &mut Shallow,
+) -> Result<Seen, FetchError> {
+    match (section, line) {
+        (Section::Packfile | Section::Ended, Line::Flush) => Ok(Seen::End),
+        (Section::Ended, _) | (_, Line::Flush | Line::Delimiter) => Ok(Seen::Nothing),
+        (_, Line::Data(data)) if data.first().is_none_or(|first| *first < b' ') => {
+            demultiplex(data, pack)?;
+            let is_pack = data.first() == Some(&1);
+            Ok(if is_pack { Seen::Pack } else { Seen::Nothing })
+        }
+        (_, Line::Data(data)) => {
+            refuse_error(data)?;
+            let text = data.trim_ascii_end();
+            match text.split(|byte| *byte == b' ').next() {
+                Some(b"ACK") => Ok(Seen::Acknowledged),
+                Some(b"NAK") => Ok(Seen::Unknown),
+                Some(b"shallow" | b"unshallow") => {
+                    shallow.add(text);
+                    Ok(Seen::Nothing)
+                }
+                _ => Err(FetchError::Protocol("an unknown line in the answer")),
+            }
         }
     }
 }
@@ -275,6 +290,8 @@ fn refused(message: &[u8]) -> FetchError {
 pub(super) mod tests {
     use proptest::prelude::*;
 
+    use gix_hash::ObjectId;
+
     use super::*;
     use crate::fuzzing::fuzz;
 
@@ -297,27 +314,25 @@ pub(super) mod tests {
     }
 
     fn read(bytes: &[u8], step: usize) -> Result<(FetchAnswer, Vec<u8>), FetchError> {
-        let mut answer = FetchAnswer::new();
+        read_in(Version::Two, bytes, step)
+    }
+
+    fn read_old(bytes: &[u8], step: usize) -> Result<(FetchAnswer, Vec<u8>), FetchError> {
+        read_in(Version::Old(Offers::default()), bytes, step)
+    }
+
+    fn read_in(
+        version: Version,
+        bytes: &[u8],
+        step: usize,
+    ) -> Result<(FetchAnswer, Vec<u8>), FetchError> {
+        let mut answer = FetchAnswer::new(version);
         let mut pack = Vec::new();
         for piece in bytes.chunks(step) {
             answer.feed(piece, &mut pack)?;
         }
         answer.finish()?;
         Ok((answer, pack))
-    }
-
-    #[test]
-    fn asks_in_one_request() {
-        let body = String::from_utf8(fetch(&id('a'), &[id('b')], false)).unwrap();
-        let want = format!("0032want {}\n", id('a'));
-        let have = format!("0032have {}\n", id('b'));
-        assert!(body.starts_with("0012command=fetch\n"), "{body}");
-        assert!(body.contains(&want) && body.contains(&have), "{body}");
-        assert!(
-            !body.contains("thin-pack") && !body.contains("done"),
-            "{body}"
-        );
-        assert!(body.ends_with("0000"), "{body}");
     }
 
     #[test]
@@ -340,6 +355,51 @@ pub(super) mod tests {
             assert!(answer.acknowledged && answer.has_pack);
             assert_eq!(pack, b"PACK");
         }
+    }
+
+    #[test]
+    fn reads_an_answer_of_version_0_in_pieces_of_any_size() {
+        let common = format!("ACK {} common\n", id('b'));
+        let ready = format!("ACK {}\n", id('b'));
+        let shallow = format!("shallow {}\n", id('c'));
+        let with_pack = answer(&[
+            shallow.as_bytes(),
+            b"0000",
+            common.as_bytes(),
+            b"NAK\n",
+            ready.as_bytes(),
+            b"\x02Counting\n",
+            b"\x01PA",
+            b"",
+            b"\x01CK",
+            b"0000",
+        ]);
+        let known = answer(&[common.as_bytes(), b"NAK\n"]);
+        let unknown = answer(&[b"NAK\n"]);
+        for (bytes, acknowledged, pack) in [
+            (&with_pack, true, &b"PACK"[..]),
+            (&known, true, b""),
+            (&unknown, false, b""),
+        ] {
+            for step in 1..=bytes.len() {
+                let (answer, read) = read_old(bytes, step).unwrap();
+                assert_eq!(answer.acknowledged, acknowledged);
+                assert_eq!((answer.has_pack, &*read), (!pack.is_empty(), pack));
+            }
+        }
+        // Where the lines about what is known end, there may be no pack.
+        let mut known_ends = vec![shallow.len() + 8 + common.len() + 4];
+        for more in ["NAK\n".len(), ready.len(), "_Counting\n".len()] {
+            known_ends.push(known_ends[known_ends.len() - 1] + more + 4);
+        }
+        for end in 0..with_pack.len() {
+            let is_read = read_old(&with_pack[..end], 99).is_ok();
+            assert_eq!(is_read, known_ends.contains(&end), "cut at {end}");
+        }
+        let error = read_old(&answer(&[b"ERR upload-pack: not our ref aaaa"]), 9);
+        assert!(matches!(error, Err(FetchError::CommitGone)));
+        let fatal = read_old(&answer(&[b"NAK\n", b"\x03out of cheese\n", b"0000"]), 9);
+        assert!(matches!(fatal, Err(FetchError::Refused(_))));
     }
 
     #[test]
@@ -371,8 +431,8 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn survives_arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400), step in 1usize..64) {
-            let _ = read(&bytes, step);
-            let mut head = HeadAnswer::default();
+            let _ = (read(&bytes, step), read_old(&bytes, step), Dialect::of(&bytes));
+            let mut head = HeadAnswer::new(Version::Two);
             let _ = head.feed(&bytes).and_then(|()| head.finish().map(|_| ()));
         }
 
@@ -388,7 +448,7 @@ pub(super) mod tests {
             ),
             step in 1usize..64,
         ) {
-            let _ = read(&lines.concat(), step);
+            let _ = (read(&lines.concat(), step), read_old(&lines.concat(), step));
         }
     }
 
@@ -406,12 +466,15 @@ pub(super) mod tests {
             for step in [1, 7] {
                 assert_eq!(seen(step), whole);
             }
-            let mut head = HeadAnswer::default();
-            let _ = head.feed(bytes).and_then(|()| head.finish().map(drop));
-            let mut references = ReferencesAnswer::default();
-            if references.feed(bytes).is_ok() {
-                assert!(references.held() <= 4 * bytes.len() + 1024);
-                let _ = references.finish();
+            let _ = (read_old(bytes, 7), Dialect::of(bytes));
+            for version in [Version::Two, Version::Old(Offers::default())] {
+                let mut head = HeadAnswer::new(version);
+                let _ = head.feed(bytes).and_then(|()| head.finish().map(drop));
+                let mut references = ReferencesAnswer::new(version);
+                if references.feed(bytes).is_ok() {
+                    assert!(references.held() <= 4 * bytes.len() + 1024);
+                    let _ = references.finish();
+                }
             }
         });
     }

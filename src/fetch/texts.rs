@@ -47,6 +47,7 @@ pub struct FetchedPack {
     limits: Arc<FetchLimits>,
     seat: Seat,
     rest: Option<PackRest>,
+    has_others: bool,
     _admission: Option<Admission>,
 }
 
@@ -63,6 +64,7 @@ impl FetchedPack {
             limits,
             seat,
             rest: None,
+            has_others: true,
             _admission: None,
         }
     }
@@ -74,6 +76,17 @@ impl FetchedPack {
             _admission: Some(admission),
             ..self
         }
+    }
+
+    /// Records whether it has what further references bring that were asked for.
+    pub(super) fn with_others(self, has_others: bool) -> Self {
+        Self { has_others, ..self }
+    }
+
+    /// Returns whether it has what the further references bring that were asked for: not if the pushed branch is the
+    /// default one, which brings enough.
+    pub fn has_others(&self) -> bool {
+        self.has_others
     }
 
     /// Returns the number of bytes of pack data received.
@@ -173,12 +186,14 @@ impl Visit<'_> {
             let (count, end) = (listing.count(), listing.end());
             shown.paths.shrink();
             drop(listing);
+            let hash = pack.hash();
             let mut progress = Progress {
+                hash,
                 held: pack.into_bytes(),
                 gone: 0,
                 count: stated.saturating_sub(count),
                 read: count,
-                hasher: gix_hash::hasher(gix_hash::Kind::Sha1),
+                hasher: gix_hash::hasher(hash),
             };
             progress.pass(end);
             weight.end();

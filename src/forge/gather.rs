@@ -43,6 +43,8 @@ pub struct Gathered {
     pub texts: u64,
     /// Messages that could not be used, or not all of them.
     pub malformed: u64,
+    /// Reason for the last of those, in words that quote nothing.
+    pub wrong: Option<&'static str>,
 }
 
 impl Gathered {
@@ -58,7 +60,14 @@ impl Gathered {
             candidates: Candidates::new(now, room),
             texts: 0,
             malformed: 0,
+            wrong: None,
         }
+    }
+
+    /// Counts a message that cannot be used, or not all of it, for this reason, which quotes nothing.
+    pub fn malformed(&mut self, wrong: &'static str) {
+        self.malformed += 1;
+        self.wrong = Some(wrong);
     }
 
     /// Returns the memory that the work items take, in bytes.
@@ -73,11 +82,13 @@ impl Gathered {
             candidates,
             texts,
             malformed,
+            wrong,
         } = other;
         self.items.append(&mut items);
         self.candidates.append(candidates);
         self.texts += texts;
         self.malformed += malformed;
+        self.wrong = wrong.or(self.wrong);
     }
 }
 
@@ -230,7 +241,8 @@ impl<'a> Gatherer<'a> {
     pub fn push(&mut self, push: &Push, priority: Priority, at: Timestamp) {
         let is_key = |id: &ObjectId| !id.is_null() && self.redactor.holds_key(id.to_string());
         if is_key(&push.before) || is_key(&push.after) {
-            self.gathered.malformed += 1;
+            self.gathered
+                .malformed("a push has a key in place of a commit");
             tracing::warn!(
                 source = self.source,
                 host = push.remote.host,
@@ -329,7 +341,9 @@ impl<'a> Gatherer<'a> {
         } = taking;
         gathered.texts += u64::from(looked_up.is_ok());
         if left_out > 0 || cut_links > 0 {
-            gathered.malformed += 1;
+            gathered.malformed(
+                "a message holds more candidates than are looked up, or longer links than are looked at",
+            );
             tracing::warn!(
                 source = self.source,
                 candidates = left_out,
@@ -349,7 +363,8 @@ impl<'a> Gatherer<'a> {
         range: impl FnOnce(&Self) -> (WorkKind, String, String),
     ) {
         let Some(repository) = of.repository.clone() else {
-            self.gathered.malformed += 1;
+            self.gathered
+                .malformed("the name of a repository is too long, or holds a key");
             return;
         };
         let (kind, before, after) = range(self);

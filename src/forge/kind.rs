@@ -2,6 +2,8 @@
 
 use reqwest::Url;
 
+use crate::fetch::TokenUser;
+
 named! {
     /// A kind of forge. The name is that in the configuration and in the path of its endpoint.
     pub enum Forge {
@@ -42,6 +44,22 @@ impl Forge {
     pub fn public_urls(self) -> impl Iterator<Item = Url> {
         let servers = self.public_servers().iter();
         servers.flat_map(|server| Url::parse(server))
+    }
+
+    /// Returns the name in which an access token is presented to git over HTTP, unless the configuration says another one.
+    ///
+    /// GitHub: "Authenticating as a GitHub App installation". GitLab takes any name with most tokens, and this one with
+    /// all of OAuth ("Access Git over HTTPS with access token"). Bitbucket Cloud: "Using repository access tokens"; one
+    /// of its API tokens is another user's. Gogs before 0.12 takes a token as the name only, which Gitea and Forgejo do,
+    /// too, with this password (`services/auth/basic.go`).
+    pub fn token_user(self) -> TokenUser {
+        let named = |user: &str| TokenUser::Named(user.to_owned());
+        match self {
+            Self::GitHub => named("x-access-token"),
+            Self::GitLab => named("oauth2"),
+            Self::Gitea => TokenUser::Itself,
+            Self::Bitbucket => named("x-token-auth"),
+        }
     }
 
     /// Returns the path of a file at a commit, below the page of its repository.

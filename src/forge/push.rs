@@ -86,6 +86,11 @@ pub fn is_to_the_letter(kept: &str) -> bool {
 /// Stands for the commit before a new reference, and after one that was deleted.
 pub const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
 
+/// Returns the object id that stands for no commit: one for all hash functions, so that items of ranges compare alike.
+pub fn no_commit() -> ObjectId {
+    ObjectId::null(gix_hash::Kind::Sha1)
+}
+
 /// Returns whether a text is safe to store as the identifier of something: hexadecimal digits, as in numbers and UUIDs,
 /// and `-{}`. Any other may hold a key.
 pub fn is_plain_id(text: &str) -> bool {
@@ -102,16 +107,14 @@ pub fn kept_id(redactor: &Redactor, id: &str) -> String {
     id.to_owned()
 }
 
-/// Parses an object id of 40 digits.
+/// Parses an object id: 40 digits, or 64 of a repository whose objects are named by SHA-256.
 ///
 /// # Errors
 /// Returns a description of the problem that does not quote the text.
 pub fn object_id(hex: &str) -> Result<ObjectId, &'static str> {
-    let is_sha256 = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_sha256 {
-        return Err("repositories with SHA-256 object names are not supported");
-    }
-    ObjectId::from_hex(hex.as_bytes()).map_err(|_| "a commit is no object id of 40 digits")
+    let id = ObjectId::from_hex(hex.as_bytes());
+    let id = id.map_err(|_| "a commit is no object id of 40 or 64 digits")?;
+    Ok(if id.is_null() { no_commit() } else { id })
 }
 
 #[cfg(test)]
@@ -172,10 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn object_names_of_sha_256_are_told_from_none() {
-        assert!(object_id(&"a".repeat(64)).unwrap_err().contains("SHA-256"));
-        for odd in ["", "a", &"g".repeat(64), &"a".repeat(41)] {
-            assert!(object_id(odd).unwrap_err().contains("40 digits"), "{odd}");
+    fn object_ids_have_40_or_64_digits() {
+        for digits in ["a".repeat(40), "b".repeat(64)] {
+            assert_eq!(object_id(&digits).unwrap().to_string(), digits);
+        }
+        assert_eq!(object_id(&"0".repeat(64)).unwrap().to_string(), NO_COMMIT);
+        for odd in ["", "a", &"g".repeat(64), &"a".repeat(41), &"a".repeat(63)] {
+            assert!(object_id(odd).unwrap_err().contains("64 digits"), "{odd}");
         }
     }
 }

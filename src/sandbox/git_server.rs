@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -56,6 +56,7 @@ pub struct GitServer {
     root: PathBuf,
     address: SocketAddr,
     requests: Arc<AtomicUsize>,
+    is_old: Arc<AtomicBool>,
     _stop: DropGuard,
 }
 
@@ -68,9 +69,11 @@ impl GitServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let requests = Arc::new(AtomicUsize::new(0));
+        let is_old = Arc::new(AtomicBool::new(false));
         let app = router(Served {
             root: root.to_owned(),
             requests: Arc::clone(&requests),
+            is_old: Arc::clone(&is_old),
         });
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
@@ -89,6 +92,7 @@ impl GitServer {
             root: root.to_owned(),
             address,
             requests,
+            is_old,
             _stop: stop.drop_guard(),
         })
     }
@@ -103,12 +107,25 @@ impl GitServer {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Has the forge speak version 0 of the protocol from now on, whatever clients ask for.
+    pub fn speak_version_0(&self) {
+        self.is_old.store(true, Ordering::Relaxed);
+    }
+
+    /// Creates an empty repository `owner/name` whose objects are named by SHA-256. Blocks on git.
+    ///
+    /// # Errors
+    /// Returns an error if the name is not a valid repository name, or git fails.
+    pub fn create_sha256(&self, name: &str) -> anyhow::Result<Repository> {
+        Repository::create(&self.root, name, gix_hash::Kind::Sha256)
+    }
+
     /// Creates an empty repository `owner/name`, with a work tree to fill it from. Blocks on git.
     ///
     /// # Errors
     /// Returns an error if the name is not a valid repository name, or git fails.
     pub fn create(&self, name: &str) -> anyhow::Result<Repository> {
-        Repository::create(&self.root, name)
+        Repository::create(&self.root, name, gix_hash::Kind::Sha1)
     }
 }
 
@@ -116,6 +133,7 @@ impl GitServer {
 struct Served {
     root: PathBuf,
     requests: Arc<AtomicUsize>,
+    is_old: Arc<AtomicBool>,
 }
 
 fn router(served: Served) -> Router {
@@ -127,6 +145,12 @@ fn router(served: Served) -> Router {
 }
 
 impl Served {
+    /// Returns the version of the protocol that a client asks for.
+    fn version<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
+        let version = headers.get("git-protocol")?.to_str().ok()?;
+        (!self.is_old.load(Ordering::Relaxed)).then_some(version)
+    }
+
     /// Returns the folder of `{owner}/{name}.git`, if it is a repository, and counts the request.
     fn find(&self, owner: &str, name: &str) -> Option<PathBuf> {
         self.requests.fetch_add(1, Ordering::Relaxed);
@@ -154,7 +178,8 @@ async fn advertise(
         return StatusCode::FORBIDDEN.into_response();
     }
     // Protocol v2 omits the line that names the service.
-    let is_v2 = protocol(&headers).is_some_and(|version| version.contains("version=2"));
+    let version = served.version(&headers);
+    let is_v2 = version.is_some_and(|version| version.contains("version=2"));
     let greeting: &[u8] = if is_v2 {
         b""
     } else {
@@ -162,7 +187,7 @@ async fn advertise(
     };
     let arguments = ["--http-backend-info-refs"];
     let kind = "application/x-git-upload-pack-advertisement";
-    run(&folder, &arguments, &headers, &[], greeting, kind).await
+    run(&folder, &arguments, version, &[], greeting, kind).await
 }
 
 async fn upload_pack(
@@ -178,18 +203,15 @@ async fn upload_pack(
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
     let kind = "application/x-git-upload-pack-result";
-    run(&folder, &[], &headers, &body, b"", kind).await
-}
-
-fn protocol(headers: &HeaderMap) -> Option<&str> {
-    headers.get("git-protocol")?.to_str().ok()
+    let version = served.version(&headers);
+    run(&folder, &[], version, &body, b"", kind).await
 }
 
 /// Responds with `greeting`, followed by the output of `git upload-pack` for `input`.
 async fn run(
     folder: &Path,
     arguments: &[&str],
-    headers: &HeaderMap,
+    version: Option<&str>,
     input: &[u8],
     greeting: &'static [u8],
     kind: &'static str,
@@ -197,7 +219,7 @@ async fn run(
     let mut command = git();
     command.args(["upload-pack", "--strict", "--stateless-rpc"]);
     command.args(arguments).arg(folder);
-    if let Some(version) = protocol(headers) {
+    if let Some(version) = version {
         command.env("GIT_PROTOCOL", version);
     }
     match start(command, input).await {

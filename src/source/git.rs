@@ -14,15 +14,14 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use reqwest::Url;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::kept::Kept;
 use super::state::{Frame, note_success};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
-use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName, host_of};
-use crate::forge::{Push, Remote};
+use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName, Token, host_of};
+use crate::forge::{Push, Remote, no_commit};
 use crate::memory;
 use crate::offload::apart;
 use crate::respond::URL_MAX;
@@ -48,6 +47,10 @@ const STEP: usize = 1 << 10;
 /// Memory for comparing lists of references, of all sources, until what came of them is stored.
 static COMPARING: Semaphore = Semaphore::const_new(memory::COMPARED_REFERENCES / STEP);
 
+/// Description of a list that is too long to be read.
+pub const TOO_MANY_REFERENCES: &str =
+    "more than 50,000 branches and tags, or more than 4 MiB of their names";
+
 /// Configuration of a source of the kind `git`.
 #[derive(Debug, Clone)]
 pub struct GitRemoteOptions {
@@ -55,8 +58,8 @@ pub struct GitRemoteOptions {
     pub name: String,
     /// URL that the repository is cloned from, over smart HTTP.
     pub url: Url,
-    /// Access token, sent as the password.
-    pub token: Option<SecretString>,
+    /// Access token.
+    pub token: Option<Token>,
 }
 
 /// A source that polls one repository.
@@ -66,7 +69,7 @@ pub struct GitRemote {
     fetcher: GitFetcher,
     remote: Arc<Remote>,
     url: Url,
-    token: Option<SecretString>,
+    token: Option<Token>,
     /// Number of references in the stored state, as far as that is known.
     kept: AtomicUsize,
 }
@@ -117,11 +120,22 @@ struct Moved {
     malformed: u64,
 }
 
+/// Returns the name of the repository at the address of a source.
+///
+/// # Errors
+/// Returns [`PollError::Address`] if the address cannot be that of a repository.
+pub fn repository_at(url: &Url) -> Result<RepositoryName, PollError> {
+    if url.as_str().len() > URL_MAX {
+        return Err(PollError::Address("it is longer than 2 KiB"));
+    }
+    RepositoryName::of_url(url).map_err(|_| PollError::Address("its path is no repository's"))
+}
+
 impl GitRemote {
     /// Creates a source that is ready to be polled.
     ///
     /// # Errors
-    /// Returns [`PollError::Address`] if the path of `url` is not the path of a repository.
+    /// Returns the error of [`repository_at`].
     pub fn new(
         options: GitRemoteOptions,
         parts: SourceParts,
@@ -129,13 +143,9 @@ impl GitRemote {
     ) -> Result<Self, PollError> {
         let GitRemoteOptions { name, url, token } = options;
         let host = host_of(&url);
-        if url.as_str().len() > URL_MAX {
-            return Err(PollError::Address("it is longer than 2 KiB"));
-        }
+        let repository = repository_at(&url)?;
         let path = url.path().trim_matches('/');
         let path = path.strip_suffix(".git").unwrap_or(path);
-        let repository = RepositoryName::of_url(&url)
-            .map_err(|_| PollError::Address("its path is no repository's"))?;
         Ok(Self {
             frame: Frame::new(name, "git", parts),
             fetcher,
@@ -178,9 +188,7 @@ impl GitRemote {
             .references_in_turn(&self.url, self.token.as_ref());
         let (references, _long) = listed.await.map_err(failure)?;
         if references.cut {
-            return Err(PollError::TooMuch(
-                "more than 50,000 branches and tags, or more than 4 MiB of their names",
-            ));
+            return Err(PollError::TooMuch(TOO_MANY_REFERENCES));
         }
         let names = references.list.iter().map(|(name, _)| name.len()).sum();
         let _room = self.room_for(references.list.len(), names).await;
@@ -195,7 +203,10 @@ impl GitRemote {
         let is_first = !cursor.begun || cursor.incomplete;
         let now = self.frame.now();
         let mut gatherer = self.frame.gatherer();
-        gatherer.gathered.malformed += references.malformed;
+        if references.malformed > 0 {
+            gatherer.gathered.malformed += references.malformed;
+            gatherer.gathered.wrong = Some("a line of the list of references names none");
+        }
         let Moved {
             pushes: moved,
             more,
@@ -205,6 +216,7 @@ impl GitRemote {
         if malformed > 0 {
             let source = &self.frame.name;
             gatherer.gathered.malformed += malformed;
+            gatherer.gathered.wrong = Some("a reference has a key in place of a commit");
             tracing::warn!(
                 %source, references = malformed,
                 "references have a key in place of a commit; they are not read"
@@ -293,7 +305,7 @@ impl GitRemote {
                 moved.push(Push {
                     remote: Arc::clone(&self.remote),
                     reference: name,
-                    before: known.unwrap_or(ObjectId::null(id.kind())),
+                    before: known.unwrap_or(no_commit()),
                     after: id,
                 });
             }

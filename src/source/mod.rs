@@ -12,6 +12,7 @@ mod page;
 mod redelivery;
 mod state;
 mod status;
+mod unusable;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,10 +28,11 @@ use crate::store::Store;
 
 pub use archive::{BackfillOutcome, GhArchive, GhArchiveOptions, Period, PeriodError, Progress};
 pub use feed::{GitHubEvents, GitHubOptions, Scope};
-pub use git::{GitRemote, GitRemoteOptions};
+pub use git::{GitRemote, GitRemoteOptions, TOO_MANY_REFERENCES, repository_at};
 pub use outcome::{HourError, PollError, PollFailure, PollOutcome};
 pub use redelivery::{Hook, Redelivery, RedeliveryOptions};
 pub use status::{ConfiguredSource, SourceCondition, SourceStatus, source_statuses, statuses_of};
+pub use unusable::Unusable;
 
 /// A feed that is polled.
 pub trait Source: Send + Sync {

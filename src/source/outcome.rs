@@ -127,6 +127,9 @@ pub enum PollError {
     /// The source's GitHub App cannot be used.
     #[error("the source's GitHub App cannot be used: {0}")]
     App(&'static str),
+    /// The configuration keeps the source from being polled.
+    #[error("{0}")]
+    Unusable(String),
     /// An hour of an archive could not be read, or not to its end.
     #[error("the archive's hour {hour}: {error}")]
     Hour {
@@ -160,6 +163,7 @@ impl PollError {
         matches!(
             self,
             Self::Refused { .. }
+                | Self::Unusable(_)
                 | Self::Redelivery {
                     is_outage: false,
                     ..

@@ -126,7 +126,11 @@ impl Frame {
         let before = (state.items, state.texts, state.malformed);
         state.texts += gathered.texts;
         state.malformed += gathered.malformed;
-        match self.write(&gathered.items, &last, Some(state)).await {
+        let wrong = gathered.wrong;
+        match self
+            .write(&gathered.items, &last, Some((state, wrong)))
+            .await
+        {
             Ok(added) => {
                 state.items += added;
                 Ok(early + added)
@@ -167,7 +171,7 @@ impl Frame {
         &self,
         items: &[ToldItem],
         sightings: &CleanSightings,
-        state: Option<&SourceState>,
+        state: Option<(&SourceState, Option<&'static str>)>,
     ) -> Result<u64, PollError> {
         let (added, reported) = retried(|| self.write_once(items, sightings, state)).await?;
         reported.announce();
@@ -215,14 +219,19 @@ impl Frame {
         &self,
         items: &[ToldItem],
         sightings: &CleanSightings,
-        state: Option<&SourceState>,
+        state: Option<(&SourceState, Option<&'static str>)>,
     ) -> Result<(u64, Reported), StoreError> {
         let mut tx = self.parts.store.begin().await?;
         let items: Vec<_> = items.iter().map(ToldItem::to_item).collect();
         let added = tx.add_work_items(&items, self.now()).await?;
         drop(items);
         match state {
-            Some(state) => tx.save_source_with(state, added).await?,
+            Some((state, wrong)) => {
+                tx.save_source_with(state, added).await?;
+                if let Some(wrong) = wrong {
+                    tx.note_unread(&state.name, wrong).await?;
+                }
+            }
             // The poll may fail, and whoever polls next finds nothing new.
             None if added > 0 => {
                 tx.count_items_of_source(&self.name, self.kind, added)

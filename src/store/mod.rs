@@ -56,6 +56,7 @@ pub use log::entry::{Action, CSV_HEADER, LogEntry, Place, Reason, log_time};
 pub use log::{LogFilter, LogHead};
 pub use peppers::{PepperUse, Standing};
 pub use queue::backlog::Shedding;
+pub use queue::beside::Beside;
 pub use queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, TRIED_AGAIN, WorkCounts, WorkDone};
 pub use queue::give_back::Postponed;
 pub use queue::item::{

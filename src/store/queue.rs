@@ -9,6 +9,7 @@
 pub(super) mod again;
 pub(super) mod backlog;
 pub(super) mod begun;
+pub(super) mod beside;
 pub(super) mod blobs;
 pub(super) mod claim;
 pub(super) mod counts;
@@ -246,6 +247,14 @@ impl Tx {
         self.uncount_shed(revived).await?;
         let by_source = by_source(&refused);
         self.count_refused(by_source).await?;
+        if let Some((_, item)) = refused.last() {
+            let what = format!(
+                "{}: too much of its repository, its owner or its host waits",
+                item.repository
+            );
+            let source = item.source.clone();
+            self.note_unread(&source, &what).await?;
+        }
         let refused = refused.into_iter().map(|(at, _)| at).collect();
         Ok(Added { new, refused })
     }

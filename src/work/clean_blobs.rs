@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::fetch::ObjectId;
+use crate::fetch::{ObjectId, ShortId};
 
 /// Number of blobs per generation. Two generations take about 8 MiB.
 pub(super) const GENERATION: usize = 100_000;
@@ -25,8 +25,8 @@ pub(super) struct CleanBlobs {
 
 #[derive(Debug, Default)]
 struct Generations {
-    young: HashSet<ObjectId>,
-    old: HashSet<ObjectId>,
+    young: HashSet<ShortId>,
+    old: HashSet<ShortId>,
 }
 
 /// Maximum number of clean blobs that are remembered per work item. The others are scanned again when they reappear: a
@@ -38,8 +38,8 @@ const UNWRITTEN_MAX: usize = 50_000;
 
 impl CleanBlobs {
     pub(super) fn contains(&self, id: &ObjectId) -> bool {
-        let generations = self.lock();
-        generations.young.contains(id) || generations.old.contains(id)
+        let (generations, id) = (self.lock(), ShortId::from(id));
+        generations.young.contains(&id) || generations.old.contains(&id)
     }
 
     /// Adds a blob. Returns whether it was not in the current generation yet.
@@ -52,7 +52,7 @@ impl CleanBlobs {
         if generations.young.len() >= GENERATION {
             generations.old = std::mem::take(&mut generations.young);
         }
-        generations.young.insert(id)
+        generations.young.insert(ShortId::from(&id))
     }
 
     /// Adds a blob of a work item; `item` lists the blobs of the item that are remembered already.

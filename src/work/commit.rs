@@ -19,12 +19,15 @@ struct Gains<'g> {
     work: BTreeMap<&'g str, WorkDone>,
     clean_blobs: Vec<ObjectId>,
     more: Vec<Descendant>,
+    /// Last example of what was left unread, by source.
+    examples: BTreeMap<&'g str, String>,
     /// Ranges of which something was not read, with nothing to follow.
     unread: Vec<&'g NewWorkItem>,
 }
 
 impl<'g> Gains<'g> {
-    fn add(&mut self, tried: &'g Tried, done: &Done) {
+    /// Adds what came of an item that is done, and of so many that are done with it.
+    fn add(&mut self, tried: &'g Tried, done: &Done, beside: u64) {
         self.clean_blobs.extend(&tried.clean_blobs);
         self.more.extend(done.more.iter().cloned());
         if let Some(listed) = &done.listed {
@@ -34,8 +37,13 @@ impl<'g> Gains<'g> {
         if done.fetched.gone || done.fetched.truncated && done.more.is_empty() {
             self.unread.push(range);
         }
+        if let Some(why) = &done.unread {
+            let what = [&*range.repository, &*range.ref_name, why].into_iter();
+            let what: Vec<&str> = what.filter(|part| !part.is_empty()).collect();
+            self.examples.insert(&range.source, what.join(", "));
+        }
         let work = self.work.entry(&range.source).or_default();
-        work.scanned += u64::from(range.kind == WorkKind::Range && !done.fetched.gone);
+        work.scanned += u64::from(range.kind == WorkKind::Range && !done.fetched.gone) + beside;
         work.blobs += done.fetched.blobs - done.known_blobs;
         work.known_blobs += done.known_blobs;
         work.truncated += u64::from(done.fetched.truncated);
@@ -76,10 +84,15 @@ impl Worker {
         let mut tx = self.shared.parts.store.begin().await?;
         let mut gains = Gains::default();
         let mut seen = Vec::new();
+        if tries.iter().any(|tried| tried.ends_others()) {
+            let ids = tries.iter().flat_map(|tried| tried.ended_items());
+            tx.lock_items(ids.collect()).await?;
+        }
         for tried in tries {
             if let End::Done(done) = &tried.end {
                 if tx.finish(tried.item.id, &self.id, done.fetched).await? {
-                    gains.add(tried, done);
+                    let beside = tx.finish_beside(tried.item.id, &done.beside).await?;
+                    gains.add(tried, done, beside);
                 } else {
                     // The sightings still count: whoever reads it next may find the repository gone.
                     let item = tried.item.id;
@@ -126,6 +139,9 @@ impl Worker {
         }
         for (source, done) in gains.work {
             tx.add_work_done(source, done).await?;
+        }
+        for (source, what) in gains.examples {
+            tx.note_unread(source, &what).await?;
         }
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::Shared;
 use super::listed::Listed;
 use super::pauses::{Condition, Failure, Judged};
@@ -76,6 +78,10 @@ pub(super) struct Done {
     pub(super) known_blobs: u64,
     /// Work items to be fetched instead of the item, or in addition to it.
     pub(super) more: Vec<Descendant>,
+    /// Items that were read with this one.
+    pub(super) beside: Vec<Uuid>,
+    /// What was left unread, in words that are safe to be stored, if anything was.
+    pub(super) unread: Option<String>,
     /// References that are to be fetched, and what is left of their list.
     pub(super) listed: Option<Listed>,
 }
@@ -88,6 +94,24 @@ impl Tried {
         };
         let count = done.more.len() + done.listed.as_ref().map_or(0, Listed::len);
         count * self.item.range.weight()
+    }
+
+    /// Returns whether other items are done with this one.
+    pub(super) fn ends_others(&self) -> bool {
+        matches!(&self.end, End::Done(done) if !done.beside.is_empty())
+    }
+
+    /// Returns the item, if it is done, and those that are done with it.
+    pub(super) fn ended_items(&self) -> impl Iterator<Item = Uuid> {
+        let done = match &self.end {
+            End::Done(done) => Some(done),
+            _ => None,
+        };
+        let own = done.map(|_| self.item.id);
+        let beside = done
+            .into_iter()
+            .flat_map(|done| done.beside.iter().copied());
+        own.into_iter().chain(beside)
     }
 
     pub(super) fn ended(item: WorkItem, end: End) -> Self {
@@ -132,7 +156,7 @@ impl Shared {
                 return self.denied(item, has_token, error, why);
             }
             FetchError::CommitGone => absent(&item, why),
-            FetchError::Protocol(_) | FetchError::Version0 => {
+            FetchError::Protocol(_) => {
                 return self.without_answer(item, why, Failure::Garbled);
             }
             FetchError::RateLimited { retry_after, .. } => {
@@ -293,6 +317,7 @@ fn is_answerless(error: &FetchError) -> bool {
     match error {
         FetchError::Server { status } => matches!(status, 408 | 423 | 425 | 500..=501 | 505..),
         FetchError::Network(_)
+        | FetchError::Empty
         | FetchError::Refused(_)
         | FetchError::Stalled { .. }
         | FetchError::TooSlow { .. } => true,
@@ -354,6 +379,7 @@ fn gone(item: &WorkItem, why: &str) -> End {
             gone: true,
             ..Fetched::default()
         },
+        unread: Some(why.to_owned()),
         ..Done::default()
     })
 }

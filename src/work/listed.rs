@@ -1,6 +1,7 @@
 //! References that become work items, and what is left of their list.
 
 use crate::fetch::ObjectId;
+use crate::forge::NO_COMMIT;
 use crate::store::{Descendant, Lineage, NewWorkItem, Part, Priority, WorkItem, WorkKind};
 
 /// References of a list that become ranges, with no more of each than it has of its own.
@@ -40,7 +41,7 @@ impl Listed {
             range: NewWorkItem {
                 kind: WorkKind::Range,
                 ref_name: name.clone(),
-                before: ObjectId::null(id.kind()).to_string(),
+                before: NO_COMMIT.to_owned(),
                 after: id.to_string(),
                 priority: self.priority,
                 ..range.clone()

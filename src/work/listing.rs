@@ -160,7 +160,13 @@ impl Shared {
             ),
             Some(of_rest) => self.next_of(item, of_rest, list),
         };
+        let why = if malformed > 0 {
+            "its list of references has malformed lines"
+        } else {
+            "it has more references than are read"
+        };
         End::Done(Done {
+            unread: truncated.then(|| why.to_owned()),
             fetched: Fetched {
                 truncated,
                 ..Fetched::default()

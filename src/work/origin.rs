@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use reqwest::Url;
-use secrecy::SecretString;
 
+use crate::fetch::Token;
 use crate::github::Installation;
 
 /// Server and credentials for the contents of a host's repositories.
@@ -15,7 +15,9 @@ pub struct Origin {
     /// Base of clone URLs: `{clone_url}/{owner}/{name}.git`.
     pub clone_url: Url,
     /// Access token for the repositories.
-    pub token: Option<SecretString>,
+    pub token: Option<Token>,
+    /// Reason for which there is no token, though there ought to be: what the configuration says of it cannot be used.
+    pub without_token: Option<String>,
     /// Installation of a GitHub App, whose tokens are used if `token` is `None`.
     pub app: Option<Arc<Installation>>,
 }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
-use secrecy::SecretString;
 
 use super::Origin;
 use super::pauses::Failure;
-use crate::fetch::{RangeRequest, RepositoryName};
-use crate::forge::{is_to_the_letter, object_id};
+use crate::fetch::{RangeRequest, RepositoryName, Token};
+use crate::forge::{Forge, is_to_the_letter, object_id};
 use crate::github::{GitHubError, Installation};
 use crate::store::{NewWorkItem, Priority, WorkItem};
 
@@ -20,8 +19,9 @@ const TOKEN_PATIENCE: Duration = Duration::from_secs(5);
 /// Everything about the fetch of an item that is known before anything is sent.
 pub(super) struct Plan {
     pub(super) clone_url: Url,
-    pub(super) token: Option<SecretString>,
+    pub(super) token: Option<Token>,
     app: Option<Arc<Installation>>,
+    without_token: Option<String>,
 }
 
 impl Plan {
@@ -30,9 +30,17 @@ impl Plan {
         if let (None, Some(app)) = (&self.token, &self.app) {
             let token = tokio::time::timeout(TOKEN_PATIENCE, app.token()).await;
             let token = token.map_err(|_| NoToken::in_time())?;
-            self.token = Some(token.map_err(|error| NoToken::of(&error))?);
+            let token = token.map_err(|error| NoToken::of(&error))?;
+            self.token = Some(Token::new(Forge::GitHub.token_user(), token));
         }
-        Ok(self)
+        match self.without_token.take().filter(|_| self.token.is_none()) {
+            // Without one, contents that are not public would seem to be gone.
+            Some(why) => Err(NoToken {
+                why,
+                kind: NoTokenKind::Failed(Failure::Refused),
+            }),
+            None => Ok(self),
+        }
     }
 }
 
@@ -102,6 +110,7 @@ pub(super) fn plan(range: &NewWorkItem, origin: Option<&Origin>) -> Result<Plan,
         clone_url,
         token: origin.and_then(|origin| origin.token.clone()),
         app: origin.and_then(|origin| origin.app.clone()),
+        without_token: origin.and_then(|origin| origin.without_token.clone()),
     })
 }
 
@@ -110,6 +119,7 @@ pub(super) fn request(item: &WorkItem, plan: Plan) -> Result<RangeRequest, &'sta
     let (range, part) = (&item.range, &item.part);
     Ok(RangeRequest {
         is_sampled: is_sampled(item),
+        others: Vec::new(),
         clone_url: plan.clone_url,
         token: plan.token,
         // What only resembles the default branch's name may be it.

@@ -13,7 +13,8 @@ use super::place::Places;
 use super::plan::{NoToken, NoTokenKind, Plan, Unplanned, plan, request};
 use super::{Origin, Shared, WorkerParts, lineage};
 use crate::fetch::{
-    FetchError, FetchLane, FetchLimits, FetchPlace, Has, ObjectId, Payer, RangeRequest, Visited,
+    FetchError, FetchLane, FetchLimits, FetchPlace, FetchedPack, Has, LeftOut, ObjectId, Payer,
+    RangeRequest, Visited,
 };
 use crate::forge::{actor_of, is_to_the_letter, kept_reference, object_id, redact_message};
 use crate::respond::CleanSightings;
@@ -112,6 +113,9 @@ impl Shared {
             is_known,
             has_token,
         };
+        if let Some(tried) = self.read_together(&reading, &item).await {
+            return tried;
+        }
         let limits = self.parts.fetcher.limits();
         if item.deaths > 0 {
             let tightened = limits.tightened(item.deaths);
@@ -139,29 +143,47 @@ impl Shared {
         item: &WorkItem,
         limits: &FetchLimits,
     ) -> Result<Scanned, Box<Tried>> {
-        let place = self.place(item, reading.is_known);
         let limits = bounds(item, limits);
-        let parts = &self.parts;
-        let as_read = |head: String| async move { self.counts_as_read(item, &head).await }.boxed();
-        let reading_it = parts
-            .fetcher
-            .fetch_within(&reading.request, place, limits, &as_read);
-        let begun = Instant::now();
-        let fetched = match reading_it.await {
-            Ok(fetched) => fetched,
+        match self.fetch(&reading.request, reading, item, limits).await {
+            Ok(fetched) => self.scanned(fetched, reading, item).await,
             Err(error) => {
                 if item.lane == Lane::Ordinary && matches!(error, FetchError::Outpaced { .. }) {
                     self.usual.note_left(&item.range.host);
                 }
                 let ended = self.end_of(item.clone(), reading.has_token, &error);
-                return Err(Box::new(ended));
+                Err(Box::new(ended))
             }
-        };
+        }
+    }
+
+    pub(super) async fn fetch(
+        &self,
+        request: &RangeRequest,
+        reading: &Reading,
+        item: &WorkItem,
+        limits: Arc<FetchLimits>,
+    ) -> Result<FetchedPack, FetchError> {
+        let place = self.place(item, reading.is_known);
+        let as_read = |head: String| async move { self.counts_as_read(item, &head).await }.boxed();
+        let parts = &self.parts;
+        let fetching = parts.fetcher.fetch_within(request, place, limits, &as_read);
+        let begun = Instant::now();
+        let fetched = fetching.await?;
         self.pauses.answered(&item.range);
         if item.lane == Lane::Ordinary {
             let host = &item.range.host;
             self.usual.note(host, begun.elapsed(), fetched.bytes());
         }
+        Ok(fetched)
+    }
+
+    /// Scans what was fetched. Returns the outcome if that panics.
+    pub(super) async fn scanned(
+        self: &Arc<Self>,
+        fetched: FetchedPack,
+        reading: &Reading,
+        item: &WorkItem,
+    ) -> Result<Scanned, Box<Tried>> {
         let runtime = Handle::current();
         let (shared, places) = (Arc::clone(self), Arc::clone(&reading.places));
         let actor = actor_of(&item.range.source);
@@ -191,7 +213,11 @@ impl Shared {
     }
 
     /// Responds to findings before their item has ended.
-    async fn report(&self, item: &WorkItem, found: CleanSightings) -> Result<(), StoreError> {
+    pub(super) async fn report(
+        &self,
+        item: &WorkItem,
+        found: CleanSightings,
+    ) -> Result<(), StoreError> {
         if found.is_empty() {
             return Ok(());
         }
@@ -206,7 +232,7 @@ impl Shared {
     /// Scans everything that was fetched. Blocks the thread.
     fn scan(
         &self,
-        fetched: crate::fetch::FetchedPack,
+        fetched: FetchedPack,
         places: &Places,
         actor: &str,
         runtime: &Handle,
@@ -241,7 +267,7 @@ impl Shared {
         }
     }
 
-    fn after_scan(&self, item: WorkItem, scanned: Scanned) -> Tried {
+    pub(super) fn after_scan(&self, item: WorkItem, scanned: Scanned) -> Tried {
         let Outcome {
             sightings,
             not_looked_up,
@@ -263,6 +289,7 @@ impl Shared {
                 self.slow.ended(item.id);
                 let is_whole = visited.left_out.is_nothing() && not_looked_up == 0;
                 End::Done(Done {
+                    unread: (!is_whole).then(|| left_out_in_words(visited.left_out, not_looked_up)),
                     fetched: Fetched {
                         truncated: !is_whole,
                         unread,
@@ -272,7 +299,7 @@ impl Shared {
                     },
                     known_blobs: scanned.known_blobs,
                     more,
-                    listed: None,
+                    ..Done::default()
                 })
             }
         };
@@ -295,16 +322,16 @@ impl Shared {
 }
 
 /// Range that is read, in one pass or two.
-struct Reading {
-    request: RangeRequest,
+pub(super) struct Reading {
+    pub(super) request: RangeRequest,
     places: Arc<Places>,
     /// `true` if its host is configured.
     is_known: bool,
-    has_token: bool,
+    pub(super) has_token: bool,
 }
 
-struct Scanned {
-    found: Outcome,
+pub(super) struct Scanned {
+    pub(super) found: Outcome,
     clean_blobs: Vec<ObjectId>,
     known_blobs: u64,
     bytes: u64,
@@ -315,6 +342,14 @@ struct Scanned {
 }
 
 impl Scanned {
+    /// Returns whether everything was read to its end.
+    pub(super) fn is_whole(&self) -> bool {
+        let whole = |visited: &Visited| visited.left_out.is_nothing();
+        self.found.reported.is_ok()
+            && self.found.not_looked_up == 0
+            && self.visited.as_ref().is_ok_and(whole)
+    }
+
     /// Returns whether it was read to its end, but not all of it.
     fn is_cut(&self) -> bool {
         let cut = |visited: &Visited| !visited.left_out.is_nothing();
@@ -323,12 +358,33 @@ impl Scanned {
 }
 
 /// Returns the limits for fetching an item.
-fn bounds(item: &WorkItem, limits: &FetchLimits) -> Arc<FetchLimits> {
+pub(super) fn bounds(item: &WorkItem, limits: &FetchLimits) -> Arc<FetchLimits> {
     let mut limits = limits.clone();
     if let Some(lineage) = item.lineage {
         limits.max_fetch_bytes = limits.max_fetch_bytes.min(lineage.bytes_left);
     }
     Arc::new(limits)
+}
+
+/// Returns what was left out of a push, in words.
+fn left_out_in_words(left_out: LeftOut, not_looked_up: u64) -> String {
+    let counts = [
+        (u64::from(left_out.too_big), "objects are too large"),
+        (u64::from(left_out.without_base), "objects have no base"),
+        (
+            u64::from(left_out.over_budget),
+            "objects are more than is inflated",
+        ),
+        (not_looked_up, "candidates are more than are looked up"),
+    ];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let mut words: Vec<String> = counts
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if left_out.cut {
+        words.push("it has more than is fetched at a time".to_owned());
+    }
+    format!("read in part: {}", words.join(", "))
 }
 
 fn tell_left_out(item: &WorkItem, visited: Visited, not_looked_up: u64, halved: bool) {

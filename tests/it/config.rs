@@ -8,6 +8,8 @@ use std::path::Path;
 
 use reqwest::Url;
 use rescind::config::{Config, ConfigError, Environment, Needs, SourceKind};
+use rescind::daemon::{token_of_source, token_of_webhook};
+use rescind::fetch::{Token, TokenUser};
 use rescind::forge::Forge;
 use rescind::github::InstallationId;
 use rescind::intake::PartnerName;
@@ -345,6 +347,72 @@ app = { id = 54321, private_key = "-----BEGIN RSA PRIVATE KEY-----", installatio
         assert!(!shown.contains(secret), "{shown}");
     }
     assert!(valid(&shown, &[]).sources.len() == 2, "{shown}");
+}
+
+#[test]
+fn a_token_is_presented_in_the_name_that_is_configured_or_that_the_forge_wants() {
+    let git = |name: &str, host: &str, more: &str| {
+        format!(
+            "[[sources]]\nname = \"{name}\"\nkind = \"git\"\nurl = \"https://{host}/x/{name}\"\ntoken = \"t\"\n{more}"
+        )
+    };
+    let text = [
+        git("unknown", "git.example", ""),
+        git("gitlab", "gitlab.com", ""),
+        git("bitbucket", "bitbucket.org", ""),
+        git("codeberg", "codeberg.org", ""),
+        git("own", "own.example", "user = \"me\"\n"),
+        git("beside", "own.example", ""),
+        git("of_webhook", "lab.example:8443", ""),
+        git("of_user", "bb.example", ""),
+        "[webhooks.gitlab]\nsecrets = [\"s\"]\nclone_hosts = [\"https://lab.example:8443\"]\n".to_owned(),
+        "[webhooks.gitea]\nsecrets = [\"s\"]\nclone_url = \"https://gitea.example\"\ntoken = \"t\"\n".to_owned(),
+        "[webhooks.bitbucket]\nsecrets = [\"s\"]\nclone_url = \"https://bb.example\"\ntoken = \"t\"\nuser = \"it\"\n"
+            .to_owned(),
+    ];
+    let config = valid(&text.concat(), &[]);
+    let is = |token: Option<Token>, user: TokenUser| {
+        token.is_some_and(|token| token.is(&Token::new(user, "t".into())))
+    };
+    for (source, user) in config.sources.iter().zip([
+        "x-access-token",
+        "oauth2",
+        "x-token-auth",
+        "",
+        "me",
+        "me",
+        "oauth2",
+        "it",
+    ]) {
+        let user = match user {
+            "" => TokenUser::Itself,
+            user => TokenUser::Named(user.to_owned()),
+        };
+        assert!(
+            is(token_of_source(&config, source), user),
+            "{}",
+            source.name
+        );
+    }
+    let of_webhook = token_of_webhook(&config, Forge::Gitea);
+    assert!(is(of_webhook, TokenUser::Itself));
+    let of_webhook = token_of_webhook(&config, Forge::Bitbucket);
+    assert!(is(of_webhook, TokenUser::Named("it".to_owned())));
+    assert!(token_of_webhook(&config, Forge::GitLab).is_none());
+    let two =
+        git("a", "own.example", "user = \"me\"\n") + &git("b", "own.example", "user = \"you\"\n");
+    let error = problems(&two, &[]);
+    let what = "another source or webhook of the same host has a different user";
+    assert!(
+        error.contains(&format!("sources[1].user: {what}")),
+        "{error}"
+    );
+    let webhook = "[webhooks.gitea]\nsecrets = [\"s\"]\nclone_url = \"https://own.example\"\ntoken = \"t\"\nuser = \"you\"\n";
+    let error = problems(&(git("a", "own.example", "user = \"me\"\n") + webhook), &[]);
+    assert!(
+        error.contains(&format!("webhooks.gitea.user: {what}")),
+        "{error}"
+    );
 }
 
 #[test]

@@ -68,6 +68,7 @@ fn range(base: &str, pushed: &Pushed) -> RangeRequest {
         reference: pushed.reference.clone(),
         before: pushed.before,
         after: pushed.after,
+        others: Vec::new(),
         haves: Vec::new(),
         is_sampled: false,
     }

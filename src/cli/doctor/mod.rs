@@ -35,7 +35,7 @@ const CONFIGURATION: u8 = 2;
 #[command(
     after_help = "Looks at the configuration, the database, the key formats, the daemon that listens at server.bind, if one does, every
 source, the addresses of partners' public keys, webhooks and the clock, all at once and for 10 seconds at most each.
-Nothing is changed: each source is asked once for one event. Secrets are never printed.
+Nothing is changed: each source is asked once for one event, or its branches and tags. Secrets are never printed.
 
 Exit codes: 0 all is well, or there are warnings only, 1 something failed, 2 the configuration has to change.
 

@@ -16,7 +16,7 @@ use crate::intake::PartnerName;
 pub(super) async fn probes(config: &Config, http: &Client) -> Vec<Check> {
     let mut all: Vec<BoxFuture<'_, Vec<Probe>>> = Vec::new();
     for source in &config.sources {
-        all.push(sources::probes(source, http).boxed());
+        all.push(sources::probes(config, source, http).boxed());
     }
     for url in clone_urls(config) {
         all.push(clone_url(url, http).map(|probe| vec![probe]).boxed());

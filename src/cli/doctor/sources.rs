@@ -1,4 +1,5 @@
-//! Checks that the API of a source answers and accepts its tokens, with one request for one event.
+//! Checks that the API of a source answers and accepts its tokens, with one request for one event, and that a repository
+//! can be listed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +13,13 @@ use serde::de::IgnoredAny;
 use super::ask::{Answer, Probe, ask};
 use super::{Check, in_time};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Source, SourceKind, without_slash};
-use crate::daemon::app_installation;
-use crate::fetch::{has_contents, wait_of};
-use crate::source::Scope;
+use crate::config::{Config, Source, SourceKind, without_slash};
+use crate::daemon::{app_installation, token_of_source};
+use crate::fetch::{FetchError, FetchLimits, GitFetcher, Token, wait_of};
+use crate::source::{PollError, Scope, TOO_MANY_REFERENCES, repository_at};
 
 /// Queries the server of a source; an API of events once per token.
-pub(super) async fn probes(source: &Source, http: &Client) -> Vec<Probe> {
+pub(super) async fn probes(config: &Config, source: &Source, http: &Client) -> Vec<Probe> {
     let name = format!("source {}", source.name);
     match &source.kind {
         SourceKind::GithubEvents { scope, api_url } => {
@@ -32,7 +33,10 @@ pub(super) async fn probes(source: &Source, http: &Client) -> Vec<Probe> {
         SourceKind::Gharchive { base_url } => {
             vec![answers(name, "base_url", base_url, http).await]
         }
-        SourceKind::Git { url } => vec![repository(name, source, url, http).await],
+        SourceKind::Git { url } => {
+            let token = token_of_source(config, source);
+            vec![repository(name, url, token.as_ref(), http).await]
+        }
     }
 }
 
@@ -123,45 +127,56 @@ async fn answers(name: String, key: &str, url: &Url, http: &Client) -> Probe {
     }
 }
 
-/// Checks that a repository exists and can be read.
-async fn repository(name: String, source: &Source, url: &Url, http: &Client) -> Probe {
-    let mut address = below(url, &["info", "refs"]);
-    address.set_query(Some("service=git-upload-pack"));
-    let request = |url: Url| {
-        let request = http.get(url).header("Git-Protocol", "version=2");
-        match &source.token {
-            Some(token) => request.basic_auth("x-access-token", Some(token.expose_secret())),
-            None => request,
+/// Checks a repository as polling does: its branches and tags can be listed.
+async fn repository(name: String, url: &Url, token: Option<&Token>, http: &Client) -> Probe {
+    let listed = async {
+        repository_at(url)?;
+        let fetcher = GitFetcher::new(http.clone(), FetchLimits::default());
+        let listed = fetcher.references(url, token).await;
+        let listed = listed.map_err(PollError::Remote)?;
+        if listed.cut {
+            return Err(PollError::TooMuch(TOO_MANY_REFERENCES));
         }
+        Ok(listed.list.len())
     };
-    let answer = match ask(&address, false, request).await {
-        Ok(answer) => answer,
-        Err(why) => return unreachable(name, "url", url, &why),
+    let error = match in_time(listed).await {
+        Some(Ok(count)) => {
+            let message = format!("reachable, and may be read: {count} branches and tags");
+            return Probe::new(Check::ok(name, message), None);
+        }
+        Some(Err(error)) => error,
+        None => return unreachable(name, "url", url, "no answer within 10 s"),
     };
-    let check = match answer.status {
-        status if has_contents(status) => Check::ok(name, "reachable, and may be read"),
-        status @ (401 | 403) => {
+    let message = error.to_string();
+    let check = match error {
+        PollError::Remote(
+            error @ (FetchError::Unreachable(_)
+            | FetchError::Unanswered(_)
+            | FetchError::Network(_)
+            | FetchError::Stalled { .. }),
+        ) => return unreachable(name, "url", url, &error.to_string()),
+        PollError::Remote(FetchError::Unauthorized { status }) => {
             let message = format!("the server refuses access (HTTP {status})");
-            Check::failed(
-                name,
-                message,
-                "check the source's token, and what it may read",
-            )
+            let mend = "check the source's token and user, and what it may read";
+            Check::failed(name, message, mend)
         }
-        404 => {
+        PollError::Remote(FetchError::Gone { status }) => {
+            let message =
+                format!("there is no such repository (HTTP {status}), or it is not shown");
             let mend = "check the source's url; of a private repository, its token";
-            Check::failed(
-                name,
-                "there is no such repository (HTTP 404), or it is not shown",
-                mend,
-            )
+            Check::failed(name, message, mend)
         }
-        status => {
+        PollError::Address(_) => Check::misconfigured(name, message, "correct the source's url"),
+        PollError::TooMuch(_) => {
+            let mend = "remove branches and tags, or watch the repository by a webhook";
+            Check::failed(name, message, mend)
+        }
+        _ => {
             let mend = "try again later; if it stays so, check the source's url";
-            Check::failed(name, format!("the server answers HTTP {status}"), mend)
+            Check::failed(name, message, mend)
         }
     };
-    Probe::new(check, answer.clock)
+    Probe::new(check, None)
 }
 
 fn unreachable(name: String, key: &str, url: &Url, why: &str) -> Probe {

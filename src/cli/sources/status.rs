@@ -174,6 +174,8 @@ fn lines(status: &SourceStatus) -> Vec<(&'static str, String)> {
     lines.push(("rate limit", quota(status)));
     lines.push(("limit resets", time(polled.rate_resets_at)));
     lines.extend(polled.error.clone().map(|error| ("last error", error)));
+    let unread = work.last_unread.as_ref();
+    lines.extend(unread.map(|(what, at)| ("last unread", format!("{what} ({at:.0})"))));
     lines.extend(polled.unseen.clone().map(|unseen| ("unseen", unseen)));
     if work.dead > 0 {
         let name = &status.name;

@@ -37,7 +37,7 @@ const KINDS: [Kind; 3] = [
     },
     Kind {
         name: "git",
-        keys: &["url"],
+        keys: &["url", "user"],
         read: git,
     },
 ];
@@ -60,6 +60,10 @@ pub(super) fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
             ),
             _ => (Vec::new(), None),
         };
+        let user = match &kind {
+            Some(SourceKind::Git { .. }) => token_user(&section),
+            _ => None,
+        };
         let schedule = source_schedule(&section);
         names.extend(name.clone());
         if let (Some(name), Some(kind)) = (name, kind) {
@@ -68,6 +72,7 @@ pub(super) fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
                 kind,
                 clone_url,
                 token,
+                user,
                 tokens,
                 app,
                 schedule,
@@ -107,6 +112,20 @@ fn refuse_second_origin(section: &Section<'_>, source: &Source, others: &[Source
             let hint = "give sources of one host the same token, one that may read all of them";
             section.refuse(section.place(), "token", what, hint);
         }
+        refuse_second_user(section, source.user.as_ref(), other.user.as_ref());
+    }
+}
+
+/// Reports a user other than that of another section of the same host.
+pub(super) fn refuse_second_user(
+    section: &Section<'_>,
+    user: Option<&String>,
+    other: Option<&String>,
+) {
+    if user.is_some() && other.is_some() && user != other {
+        let what = "another source or webhook of the same host has a different user";
+        let hint = "give sources and webhooks of one host the same user";
+        section.refuse(section.place(), "user", what, hint);
     }
 }
 
@@ -294,6 +313,30 @@ pub(super) fn source_token(section: &Section<'_>) -> Option<SecretString> {
         "only printable ASCII without spaces; check for line breaks",
     );
     None
+}
+
+/// Reads the user in whose name the token is presented.
+pub(super) fn token_user(section: &Section<'_>) -> Option<String> {
+    let found = section.text("user", r#""x-token-auth""#)?;
+    // The colon would end it (RFC 7617, section 2).
+    let is_plain = |c: char| c.is_ascii_graphic() && c != ':';
+    if found.value.is_empty() || found.value.len() > 255 || !found.value.chars().all(is_plain) {
+        section.refuse(
+            &found.place,
+            "user",
+            "is no user's name",
+            "up to 255 characters of printable ASCII without spaces and colons",
+        );
+    }
+    if !section.has("token") {
+        section.refuse(
+            &found.place,
+            "user",
+            "is for a token, and there is none",
+            "add token, or remove the user",
+        );
+    }
+    Some(found.value)
 }
 
 pub(super) fn source_schedule(section: &Section<'_>) -> Schedule {

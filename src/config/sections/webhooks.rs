@@ -6,7 +6,9 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::base_url;
-use super::sources::{App, Source, source_app, source_schedule, source_token, url_or};
+use super::sources::{
+    App, Source, refuse_second_user, source_app, source_schedule, source_token, token_user, url_or,
+};
 use crate::config::read::{Found, Section};
 use crate::config::url::same_host;
 use crate::forge::Forge;
@@ -42,6 +44,8 @@ pub struct Webhook {
     pub clone_hosts: Vec<Url>,
     /// Access token for clones from `clone_url`.
     pub token: Option<SecretString>,
+    /// User in whose name the token is presented. If `None`, it is what the forge wants.
+    pub user: Option<String>,
 }
 
 /// The `[webhooks.github.redelivery]` section.
@@ -80,7 +84,10 @@ impl Webhooks {
 pub(super) fn webhooks(section: Section<'_>, sources: &[Source]) -> Webhooks {
     let mut known = Vec::new();
     for source in sources {
-        known.push(ClonePlace::new(&source.clone_url, source.token.as_ref()));
+        known.push(ClonePlace {
+            user: source.user.clone(),
+            ..ClonePlace::new(&source.clone_url, source.token.as_ref())
+        });
     }
     let mut found = None;
     let webhooks = Forge::ALL.map(|forge| {
@@ -107,9 +114,10 @@ fn webhook(section: &Section<'_>, forge: Forge, known: &mut Vec<ClonePlace>) -> 
         clone_url: base_url(section, "clone_url", example_of(forge)),
         clone_hosts: clone_hosts(section, forge),
         token: source_token(section),
+        user: token_user(section),
     };
     check_clone_place(section, &webhook, known);
-    let asks_for_more = ["clone_url", "clone_hosts", "token", "redelivery"].iter();
+    let asks_for_more = ["clone_url", "clone_hosts", "token", "user", "redelivery"].iter();
     if asks_for_more.clone().any(|key| section.has(key)) && !section.has("secrets") {
         section.refuse(
             section.place(),
@@ -186,6 +194,7 @@ fn is_signing_token(text: &str) -> bool {
 
 /// Origin of the contents of a host.
 struct ClonePlace {
+    user: Option<String>,
     url: Url,
     token: Option<String>,
 }
@@ -193,6 +202,7 @@ struct ClonePlace {
 impl ClonePlace {
     fn new(url: &Url, token: Option<&SecretString>) -> Self {
         Self {
+            user: None,
             url: url.clone(),
             token: token.map(|token| token.expose_secret().to_owned()),
         }
@@ -212,7 +222,10 @@ fn check_clone_place(section: &Section<'_>, webhook: &Webhook, known: &mut Vec<C
         }
         return;
     };
-    let here = ClonePlace::new(clone_url, webhook.token.as_ref());
+    let here = ClonePlace {
+        user: webhook.user.clone(),
+        ..ClonePlace::new(clone_url, webhook.token.as_ref())
+    };
     for other in known
         .iter()
         .filter(|other| same_host(&other.url, &here.url))
@@ -229,6 +242,7 @@ fn check_clone_place(section: &Section<'_>, webhook: &Webhook, known: &mut Vec<C
             let hint = "give sources and webhooks of one host the same token";
             section.refuse(section.place(), "token", what, hint);
         }
+        refuse_second_user(section, here.user.as_ref(), other.user.as_ref());
     }
     known.push(here);
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use reqwest::Url;
-use secrecy::SecretString;
 
 use crate::fetch::FetchError;
 use crate::fetch::fetcher::GitFetcher;
@@ -11,10 +10,11 @@ use crate::fetch::long_list::LongList;
 use crate::fetch::patience::Patience;
 use crate::fetch::peer::Peer;
 use crate::fetch::place::FetchPlace;
-use crate::fetch::protocol::{self, References, ReferencesAnswer};
+use crate::fetch::protocol::{List, References, ReferencesAnswer};
+use crate::fetch::token::Token;
 
 /// Maximum size of a list of references that is read, in bytes.
-const MAX_REFERENCES: usize = 16 << 20;
+pub(super) const MAX_REFERENCES: usize = 16 << 20;
 
 /// Number of times that a list gives way to others before its reading ends, to begin anew another time.
 const WAYS_GIVEN: u32 = 8;
@@ -27,7 +27,7 @@ impl GitFetcher {
     pub async fn references(
         &self,
         clone_url: &Url,
-        token: Option<&SecretString>,
+        token: Option<&Token>,
     ) -> Result<References, FetchError> {
         let (references, _) = self
             .references_from(clone_url, token, FetchPlace::default())
@@ -45,7 +45,7 @@ impl GitFetcher {
     pub async fn references_in_turn(
         &self,
         clone_url: &Url,
-        token: Option<&SecretString>,
+        token: Option<&Token>,
     ) -> Result<(References, LongList), FetchError> {
         let (mut gave_way, mut long) = (0, LongList::hasty());
         loop {
@@ -68,7 +68,7 @@ impl GitFetcher {
     pub async fn references_from(
         &self,
         clone_url: &Url,
-        token: Option<&SecretString>,
+        token: Option<&Token>,
         place: FetchPlace,
     ) -> Result<(References, LongList), FetchError> {
         let long = LongList::after(place.outpaced);
@@ -78,25 +78,38 @@ impl GitFetcher {
     async fn listed(
         &self,
         clone_url: &Url,
-        token: Option<&SecretString>,
+        token: Option<&Token>,
         place: FetchPlace,
         long: LongList,
     ) -> Result<(References, LongList), FetchError> {
         let mut seat = self.seat(place);
         seat.turns = self.budget.turns(seat.place.lane, &seat.place.payer);
         let mut patience = Patience::new(seat);
-        let peer = Peer {
-            fetcher: self,
-            clone_url,
-            token,
+        let mut peer = Peer::new(self, clone_url, token);
+        let again = long.anew();
+        let first = list_all(&peer, &mut patience, long).await;
+        let listed = match first {
+            Err(error) if peer.speaks_otherwise(&error, &mut patience).await? => {
+                list_all(&peer, &mut patience, again).await
+            }
+            listed => listed,
         };
-        let mut answer = ReferencesAnswer::default();
-        let list = protocol::ls_all();
-        let listing = peer.list(list, MAX_REFERENCES, &mut patience, long, |chunk| {
-            answer.feed(chunk)?;
-            Ok(Some(answer.held()))
-        });
-        let long = listing.await.map_err(|error| error.without(token))?;
-        Ok((answer.finish()?, long))
+        let listed = listed.map_err(|error| error.without(token))?;
+        peer.understood();
+        Ok(listed)
     }
+}
+
+async fn list_all(
+    peer: &Peer<'_>,
+    patience: &mut Patience,
+    long: LongList,
+) -> Result<(References, LongList), FetchError> {
+    let mut answer = ReferencesAnswer::new(peer.version());
+    let listing = peer.list(List::All, MAX_REFERENCES, patience, long, |chunk| {
+        answer.feed(chunk)?;
+        Ok(Some(answer.held()))
+    });
+    let long = listing.await?;
+    Ok((answer.finish()?, long))
 }

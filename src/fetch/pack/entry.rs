@@ -1,6 +1,7 @@
 //! Entries of a pack: the header of an entry, and its end.
 
 use flate2::{Decompress, FlushDecompress, Status};
+use gix_hash::Kind as HashKind;
 
 use super::PackError;
 use crate::fetch::FetchError;
@@ -59,9 +60,9 @@ impl Entry {
     }
 
     /// Returns the id that precedes the data of a [`Form::DeltaToObject`].
-    pub(super) fn base_id(self, bytes: &[u8]) -> Option<&[u8]> {
+    pub(super) fn base_id(self, hash: HashKind, bytes: &[u8]) -> Option<&[u8]> {
         let end = self.data();
-        bytes.get(end.checked_sub(ID)?..end)
+        bytes.get(end.checked_sub(hash.len_in_bytes())?..end)
     }
 }
 
@@ -75,15 +76,14 @@ pub(super) enum Step {
     TooMuch,
 }
 
-/// Length of an object id, in bytes.
-const ID: usize = 20;
-
 /// A stretch of a pack, from which entries are read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stretch<'b> {
-    pub(super) bytes: &'b [u8],
+pub(in crate::fetch) struct Stretch<'b> {
+    pub(in crate::fetch) bytes: &'b [u8],
     /// Number of bytes of the pack before the stretch, which are no longer at hand.
-    pub(super) gone: u64,
+    pub(in crate::fetch) gone: u64,
+    /// Hash function of the names of objects.
+    pub(in crate::fetch) hash: HashKind,
 }
 
 /// Reads the entry at `start`, inflating at most `budget` bytes to find its end. `before` contains the
@@ -100,7 +100,7 @@ pub(super) fn read(
     let mut header = Header {
         rest: bytes.get(start..).unwrap_or_default(),
     };
-    let Some((form, base, size)) = header.read(start, stretch.gone, before)? else {
+    let Some((form, base, size)) = header.read(start, stretch, before)? else {
         return Ok(Step::EndOfInput(0));
     };
     let data = bytes.len() - header.rest.len();
@@ -134,14 +134,14 @@ pub(in crate::fetch) struct Passing {
 }
 
 impl Passing {
-    /// Begins with the object whose entry is at the start of `bytes`, which `gone` bytes of the pack precede. Also
-    /// returns the number of bytes before its compressed data. Returns `None` if not even those are there.
+    /// Begins with the object whose entry is at the start of `stretch`. Also returns the number of bytes before its
+    /// compressed data. Returns `None` if not even those are there.
     pub(in crate::fetch) fn begin(
-        bytes: &[u8],
-        gone: u64,
+        stretch: Stretch<'_>,
     ) -> Result<Option<(Self, usize)>, PackError> {
+        let bytes = stretch.bytes;
         let mut header = Header { rest: bytes };
-        let Some((_, _, size)) = header.read(0, gone, &[])? else {
+        let Some((_, _, size)) = header.read(0, stretch, &[])? else {
             return Ok(None);
         };
         let mut inflater = Inflater::new();
@@ -182,7 +182,7 @@ impl Header<'_> {
     fn read(
         &mut self,
         start: usize,
-        gone: u64,
+        stretch: Stretch<'_>,
         before: &[Entry],
     ) -> Result<Option<(Form, u32, u64)>, PackError> {
         let Some((kind, size)) = self.kind_and_size()? else {
@@ -194,10 +194,13 @@ impl Header<'_> {
             3 => (Form::Full(Kind::Blob), NONE),
             4 => (Form::Full(Kind::Tag), NONE),
             6 => match self.distance()? {
-                Some(distance) => (Form::DeltaToEntry, entry_at(start, gone, distance, before)?),
+                Some(distance) => (
+                    Form::DeltaToEntry,
+                    entry_at(start, stretch.gone, distance, before)?,
+                ),
                 None => return Ok(None),
             },
-            7 => match self.rest.split_at_checked(ID) {
+            7 => match self.rest.split_at_checked(stretch.hash.len_in_bytes()) {
                 Some((_, rest)) => {
                     self.rest = rest;
                     (Form::DeltaToObject, NONE)

@@ -8,22 +8,19 @@ mod objects;
 #[cfg(test)]
 mod tests;
 
-use gix_hash::ObjectId;
+use gix_hash::Kind as HashKind;
 use thiserror::Error;
 
-pub(super) use entry::{Kind, Passing};
+pub(super) use entry::{Kind, Passing, Stretch};
 use objects::LINK_BYTES;
 pub(super) use objects::{Allowed, Object, Objects, Skipped};
 
 use super::FetchError;
 use super::protocol::Shallow;
 use super::weight::Weight;
-use entry::{Entry, Inflater, Step, Stretch};
+use entry::{Entry, Inflater, Step};
 
 const HEADER: usize = 12;
-
-/// Length of the checksum at the end of a pack, in bytes.
-pub(super) const TRAILER: usize = 20;
 
 /// Length of the shortest entry, in bytes: one of header, eight of an empty zlib stream.
 const SHORTEST_ENTRY: usize = 9;
@@ -36,6 +33,8 @@ pub(super) struct PackError(pub(super) &'static str);
 /// A pack as received.
 #[derive(Debug)]
 pub(super) struct Pack {
+    /// Hash function of the names of its objects, and of its checksum.
+    hash: HashKind,
     bytes: Vec<u8>,
     whole: bool,
     known: Option<(Listing, Weight)>,
@@ -46,6 +45,7 @@ pub(super) struct Pack {
 /// Entries of a pack, or of a part of it.
 #[derive(Debug)]
 pub(super) struct Listing {
+    hash: HashKind,
     entries: Vec<Entry>,
     cut: bool,
     /// Offset of the bytes that follow the last entry.
@@ -66,9 +66,10 @@ pub(super) struct ListLimits {
 }
 
 impl Pack {
-    /// Creates a pack that arrived `whole`, or was cut off on purpose.
-    pub(super) fn new(bytes: Vec<u8>, whole: bool) -> Self {
+    /// Creates a pack that arrived `whole`, or was cut off on purpose, of a repository with this hash function.
+    pub(super) fn new(hash: HashKind, bytes: Vec<u8>, whole: bool) -> Self {
         Self {
+            hash,
             bytes,
             whole,
             known: None,
@@ -95,9 +96,9 @@ impl Pack {
         limits: ListLimits,
         weight: &mut Weight,
     ) -> Result<Listing, FetchError> {
-        let mut listing = Listing::new(HEADER, !self.whole);
+        let mut listing = Listing::new(self.hash, HEADER, !self.whole);
         if self.whole {
-            check_trailer(&self.bytes)?;
+            check_trailer(self.hash, &self.bytes)?;
         } else if self.bytes.len() < HEADER {
             return Ok(listing);
         }
@@ -105,10 +106,16 @@ impl Pack {
         // If the lane has to be waited for, then before the work rather than after it.
         let likely = (count as usize).min(self.bytes.len() / SHORTEST_ENTRY);
         weight.expect(likely * (size_of::<Entry>() + LINK_BYTES))?;
-        let end = self.bytes.len() - if self.whole { TRAILER } else { 0 };
+        let trailer = if self.whole {
+            self.hash.len_in_bytes()
+        } else {
+            0
+        };
+        let end = self.bytes.len() - trailer;
         let stretch = Stretch {
             bytes: &self.bytes[..end],
             gone: 0,
+            hash: self.hash,
         };
         listing.fill(stretch, count, self.whole, limits, weight)?;
         Ok(listing)
@@ -125,6 +132,11 @@ impl Pack {
         self.known.take()
     }
 
+    /// Returns the hash function of the names of the objects.
+    pub(super) fn hash(&self) -> HashKind {
+        self.hash
+    }
+
     /// Returns the bytes of the pack.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -135,6 +147,11 @@ impl Pack {
         object_count(&self.bytes).ok()
     }
 
+    /// Returns `true` unless the pack was cut off.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// Returns the bytes of the pack, which can then be extended.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
@@ -142,8 +159,9 @@ impl Pack {
 }
 
 impl Listing {
-    fn new(end: usize, cut: bool) -> Self {
+    fn new(hash: HashKind, end: usize, cut: bool) -> Self {
         Self {
+            hash,
             entries: Vec::new(),
             cut,
             end,
@@ -152,20 +170,17 @@ impl Listing {
         }
     }
 
-    /// Lists those of the next `count` entries of a pack that are complete in `bytes`. `gone` is the
-    /// number of bytes before, which are no longer at hand.
+    /// Lists those of the next `count` entries of a pack that are complete in `stretch`.
     ///
     /// # Errors
     /// Returns the errors of [`Pack::list`].
     pub(super) fn of_part(
-        bytes: &[u8],
-        gone: u64,
+        stretch: Stretch<'_>,
         count: u32,
         limits: ListLimits,
         weight: &mut Weight,
     ) -> Result<Self, FetchError> {
-        let mut listing = Self::new(0, true);
-        let stretch = Stretch { bytes, gone };
+        let mut listing = Self::new(stretch.hash, 0, true);
         listing.fill(stretch, count, false, limits, weight)?;
         Ok(listing)
     }
@@ -255,18 +270,17 @@ fn object_count(bytes: &[u8]) -> Result<u32, PackError> {
     Ok(u32::from_be_bytes([n0, n1, n2, n3]))
 }
 
-/// Checks that the last 20 bytes are the SHA-1 of all bytes before them.
-fn check_trailer(bytes: &[u8]) -> Result<(), PackError> {
-    let Some((body, trailer)) = bytes
-        .split_last_chunk::<TRAILER>()
-        .filter(|(body, _)| body.len() >= HEADER)
-    else {
+/// Checks that the last bytes are the digest of all bytes before them.
+fn check_trailer(hash: HashKind, bytes: &[u8]) -> Result<(), PackError> {
+    let end = bytes.len().checked_sub(hash.len_in_bytes());
+    let Some(end) = end.filter(|end| *end >= HEADER) else {
         return Err(PackError("it is shorter than a pack's header and trailer"));
     };
-    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
+    let (body, trailer) = bytes.split_at(end);
+    let mut hasher = gix_hash::hasher(hash);
     hasher.update(body);
     match hasher.try_finalize() {
-        Ok(id) if id == ObjectId::Sha1(*trailer) => Ok(()),
+        Ok(id) if id.as_slice() == trailer => Ok(()),
         _ => Err(PackError("its checksum does not fit")),
     }
 }

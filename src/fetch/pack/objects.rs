@@ -8,7 +8,7 @@
 mod large;
 mod skipped;
 
-use gix_hash::ObjectId;
+use gix_hash::{Kind as HashKind, ObjectId};
 
 use super::delta;
 use super::entry::{Entry, Form, Inflater, Kind, NONE};
@@ -43,6 +43,7 @@ pub(in crate::fetch) struct Allowed {
 
 /// Walker of the objects of one pack.
 pub(in crate::fetch) struct Objects<'p> {
+    hash: HashKind,
     bytes: &'p [u8],
     entries: &'p [Entry],
     allowed: Allowed,
@@ -83,6 +84,7 @@ impl<'p> Objects<'p> {
             return Err(FetchError::Busy);
         }
         let mut objects = Self {
+            hash: listing.hash,
             bytes,
             entries,
             allowed,
@@ -114,8 +116,9 @@ impl<'p> Objects<'p> {
                 Form::Full(_) | Form::DeltaToEntry => {}
             }
         }
-        let (bytes, entries) = (self.bytes, self.entries);
-        self.waiting.sort_by_key(|at| base_id(bytes, entries, *at));
+        let (hash, bytes, entries) = (self.hash, self.bytes, self.entries);
+        self.waiting
+            .sort_by_key(|at| base_id(hash, bytes, entries, *at));
         self.taken = vec![false; self.waiting.len()];
     }
 
@@ -199,7 +202,7 @@ impl<'p> Objects<'p> {
         weight: &mut Weight,
         each: &mut Each<'_>,
     ) -> Result<Option<Frame>, FetchError> {
-        let id = object_id(kind, &data);
+        let id = object_id(self.hash, kind, &data);
         self.walked += 1;
         let object = Object {
             id,
@@ -237,8 +240,8 @@ impl<'p> Objects<'p> {
     /// Takes the deltas that name their base by this id. They are returned only once: a pack may contain
     /// the base twice.
     fn take_waiting(&mut self, id: &ObjectId) -> Vec<u32> {
-        let (bytes, entries) = (self.bytes, self.entries);
-        let of = |at: &u32| base_id(bytes, entries, *at);
+        let (hash, bytes, entries) = (self.hash, self.bytes, self.entries);
+        let of = |at: &u32| base_id(hash, bytes, entries, *at);
         let first = self.waiting.partition_point(|at| of(at) < id.as_slice());
         // All deltas to an id are taken together, so the first one is representative.
         if self.taken.get(first).is_none_or(|taken| *taken) {
@@ -339,25 +342,23 @@ fn indexed(entries: &[Entry]) -> impl DoubleEndedIterator<Item = (u32, Entry)> {
 }
 
 /// Returns the id by which the delta at `at` names its base.
-fn base_id<'b>(bytes: &'b [u8], entries: &[Entry], at: u32) -> &'b [u8] {
+fn base_id<'b>(hash: HashKind, bytes: &'b [u8], entries: &[Entry], at: u32) -> &'b [u8] {
     let entry = entries.get(at as usize);
-    let id = entry.and_then(|entry| entry.base_id(bytes));
+    let id = entry.and_then(|entry| entry.base_id(hash, bytes));
     id.unwrap_or_default()
 }
 
-/// Returns the SHA-1 of an object, or the null id for an object that was crafted to collide. Such an
-/// object is still shown.
-fn object_id(kind: Kind, data: &[u8]) -> ObjectId {
+/// Returns the id of an object, or the null id for an object that was crafted to collide. Such an object is still
+/// shown.
+fn object_id(hash: HashKind, kind: Kind, data: &[u8]) -> ObjectId {
     let name = match kind {
         Kind::Commit => "commit",
         Kind::Tree => "tree",
         Kind::Blob => "blob",
         Kind::Tag => "tag",
     };
-    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
+    let mut hasher = gix_hash::hasher(hash);
     hasher.update(format!("{name} {}\0", data.len()).as_bytes());
     hasher.update(data);
-    hasher
-        .try_finalize()
-        .unwrap_or(ObjectId::null(gix_hash::Kind::Sha1))
+    hasher.try_finalize().unwrap_or(ObjectId::null(hash))
 }

@@ -2,8 +2,6 @@
 
 use memchr::memmem;
 
-use super::FetchError;
-
 /// Arguments of a request for a pack that a server takes beside those that every one takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fetch) struct Features {
@@ -24,19 +22,6 @@ pub(in crate::fetch) fn features(capabilities: &[u8]) -> Option<Features> {
         filter: says(b"filter"),
         shallow: says(b"shallow"),
     })
-}
-
-/// Returns the reason for which a server answers with nothing, if the beginning of its capabilities tells.
-///
-/// Git's own server reports neither to the client: it exits.
-pub(in crate::fetch) fn reason_for_nothing(capabilities: &[u8]) -> Option<FetchError> {
-    let says = |text: &str| memmem::find(capabilities, text.as_bytes()).is_some();
-    if says("object-format=sha256") {
-        return Some(FetchError::Sha256);
-    }
-    // Some servers send the line about the service in version 2, too.
-    let is_old = says("# service=git-upload-pack") && !says("version 2\n");
-    is_old.then_some(FetchError::Version0)
 }
 
 #[cfg(test)]

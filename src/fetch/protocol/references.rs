@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use gix_hash::ObjectId;
 
-use super::{Line, Lines, refuse_error};
+use super::{Line, Lines, Version, refuse_error};
 use crate::fetch::FetchError;
 use crate::memory;
 
@@ -34,32 +34,136 @@ impl Head {
     }
 }
 
-/// Parser of the response to [`ls_head`](super::ls_head), which contains nothing if the repository is
-/// empty.
-#[derive(Debug, Default)]
-pub(in crate::fetch) struct HeadAnswer {
+/// A line of a list.
+enum Item<'l> {
+    Head(Head),
+    Reference(Cow<'l, str>, ObjectId),
+    Malformed,
+    /// Nothing that matters.
+    Other,
+    End,
+}
+
+/// Parser of lists in either version.
+#[derive(Debug)]
+struct Items {
     lines: Lines,
+    is_old: bool,
+    /// `true` if the next flush is that after the name of the service, rather than the end.
+    is_greeted: bool,
+    /// Branch of `HEAD` by the capabilities of version 0, which stand after the first reference.
+    branch: Option<String>,
+}
+
+impl Items {
+    fn new(version: Version) -> Self {
+        Self {
+            lines: Lines::default(),
+            is_old: version != Version::Two,
+            is_greeted: false,
+            branch: None,
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Item<'_>)) -> Result<(), FetchError> {
+        let Self {
+            lines,
+            is_old,
+            is_greeted,
+            branch,
+        } = self;
+        lines.feed(bytes, |line| {
+            each(match line {
+                Line::Flush if std::mem::take(is_greeted) => Item::Other,
+                Line::Flush => Item::End,
+                Line::Delimiter => Item::Other,
+                Line::Data(data) => {
+                    refuse_error(data)?;
+                    if *is_old && data.starts_with(b"# service=") {
+                        *is_greeted = true;
+                        Item::Other
+                    } else if *is_old {
+                        in_version_0(data, branch)
+                    } else {
+                        in_version_2(data)
+                    }
+                }
+            });
+            Ok(())
+        })
+    }
+}
+
+fn in_version_2(data: &[u8]) -> Item<'_> {
+    if let Some(head) = parse_head(data) {
+        return Item::Head(head);
+    }
+    match parse_reference(data) {
+        Some((name, id)) => Item::Reference(name, id),
+        None if data.is_empty() => Item::Other,
+        None => Item::Malformed,
+    }
+}
+
+/// Parses a line of version 0, which lists `HEAD` first, and of annotated tags also the objects to which they lead, as
+/// `NAME^{}`. Takes the branch of `HEAD` from the capabilities: `symref=HEAD:refs/heads/main`.
+fn in_version_0<'l>(data: &'l [u8], branch: &mut Option<String>) -> Item<'l> {
+    let mut parts = data.splitn(2, |byte| *byte == 0);
+    let reference = parts.next().unwrap_or_default().trim_ascii_end();
+    if let Some(capabilities) = parts.next() {
+        let mut words = capabilities.split(u8::is_ascii_whitespace);
+        let found = words.find_map(|word| word.strip_prefix(b"symref=HEAD:"));
+        *branch = found.map(|name| String::from_utf8_lossy(name).into_owned());
+    }
+    if reference.ends_with(b"^{}")
+        || reference.starts_with(b"shallow ")
+        || reference == b"version 1"
+    {
+        return Item::Other;
+    }
+    match parse_head(reference) {
+        Some(head) => Item::Head(Head {
+            branch: branch.clone(),
+            ..head
+        }),
+        None => in_version_2(reference),
+    }
+}
+
+/// Parser of a list of which nothing but `HEAD` matters. It contains nothing if the repository is empty.
+#[derive(Debug)]
+pub(in crate::fetch) struct HeadAnswer {
+    items: Items,
     head: Option<Head>,
     ended: bool,
 }
 
 impl HeadAnswer {
+    pub(in crate::fetch) fn new(version: Version) -> Self {
+        Self {
+            items: Items::new(version),
+            head: None,
+            ended: false,
+        }
+    }
+
     pub(in crate::fetch) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
-        let Self { lines, head, ended } = self;
-        lines.feed(bytes, |line| {
-            match line {
-                _ if *ended => {}
-                Line::Flush => *ended = true,
-                Line::Delimiter => {}
-                Line::Data(data) => {
-                    refuse_error(data)?;
-                    refuse_sha256(data)?;
-                    // A server may ignore `ref-prefix`, and go on with all other references.
-                    *ended = head.is_some();
-                    *head = head.take().or(parse_head(data));
+        let Self { items, head, ended } = self;
+        let is_old = items.is_old;
+        items.feed(bytes, |item| match item {
+            _ if *ended => {}
+            Item::End => *ended = true,
+            Item::Other => {}
+            // In version 0 it stands before all others, if it leads anywhere.
+            Item::Head(found) if is_old => (*head, *ended) = (Some(found), true),
+            Item::Reference(..) if is_old => *ended = true,
+            item => {
+                // A server may ignore `ref-prefix`, and go on with all other references.
+                *ended = head.is_some();
+                if let (Item::Head(found), None) = (item, &head) {
+                    *head = Some(found);
                 }
             }
-            Ok(())
         })
     }
 
@@ -72,14 +176,61 @@ impl HeadAnswer {
         if self.ended {
             Ok(self.head)
         } else {
-            Err(FetchError::Protocol("the list of references is cut short"))
+            Err(CUT_SHORT)
         }
     }
 }
 
+/// Parser of a list of which nothing but one reference matters.
+#[derive(Debug)]
+pub(in crate::fetch) struct TipAnswer {
+    items: Items,
+    wanted: String,
+    tip: Option<ObjectId>,
+    ended: bool,
+}
+
+impl TipAnswer {
+    /// Creates a parser that looks for the reference `wanted`, a full name.
+    pub(in crate::fetch) fn new(version: Version, wanted: &str) -> Self {
+        Self {
+            items: Items::new(version),
+            wanted: wanted.to_owned(),
+            tip: None,
+            ended: false,
+        }
+    }
+
+    pub(in crate::fetch) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        let Self {
+            items,
+            wanted,
+            tip,
+            ended,
+        } = self;
+        items.feed(bytes, |item| match item {
+            Item::End => *ended = true,
+            Item::Reference(name, id) if name == *wanted => *tip = Some(id),
+            _ => {}
+        })
+    }
+
+    /// Returns whether nothing more of the answer is needed.
+    pub(in crate::fetch) fn has_ended(&self) -> bool {
+        self.ended || self.tip.is_some()
+    }
+
+    /// Returns the present target of the reference.
+    pub(in crate::fetch) fn tip(&self) -> Option<ObjectId> {
+        self.tip
+    }
+}
+
+const CUT_SHORT: FetchError = FetchError::Protocol("the list of references is cut short");
+
 /// Memory of a reference in addition to its name, in bytes: its place in the list, and the overhead of
 /// allocating the name.
-const REFERENCE_BYTES: usize = 64;
+const REFERENCE_BYTES: usize = 80;
 
 /// Branches and tags of a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,47 +246,49 @@ pub struct References {
     pub cut: bool,
 }
 
-/// Parser of the response to [`ls_all`](super::ls_all).
-#[derive(Debug, Default)]
+/// Parser of a list of all references.
+#[derive(Debug)]
 pub(in crate::fetch) struct ReferencesAnswer {
-    lines: Lines,
+    items: Items,
     references: References,
     name_bytes: usize,
     ended: bool,
 }
 
 impl ReferencesAnswer {
+    pub(in crate::fetch) fn new(version: Version) -> Self {
+        Self {
+            items: Items::new(version),
+            references: References::default(),
+            name_bytes: 0,
+            ended: false,
+        }
+    }
+
     pub(in crate::fetch) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
         let Self {
-            lines,
+            items,
             references,
             name_bytes,
             ended,
         } = self;
-        lines.feed(bytes, |line| {
-            match line {
-                _ if *ended => {}
-                Line::Flush => *ended = true,
-                Line::Delimiter => {}
-                Line::Data(data) => {
-                    refuse_error(data)?;
-                    refuse_sha256(data)?;
-                    if let Some(head) = parse_head(data) {
-                        references.head = head.branch;
-                    } else if let Some((name, id)) = parse_reference(data) {
-                        *name_bytes += name.len();
-                        let is_full = references.list.len() >= MAX_KEPT;
-                        if is_full || *name_bytes > MAX_KEPT_BYTES {
-                            references.cut = true;
-                        } else {
-                            references.list.push((name.into_owned(), id));
-                        }
-                    } else if !data.is_empty() {
-                        references.malformed += 1;
-                    }
+        items.feed(bytes, |item| match item {
+            _ if *ended => {}
+            Item::End => *ended = true,
+            Item::Head(head) => references.head = head.branch,
+            // Pull requests, notes and the like, which nobody asked for.
+            Item::Reference(name, _) if !is_listed(&name) => {}
+            Item::Reference(name, id) => {
+                *name_bytes += name.len();
+                let is_full = references.list.len() >= MAX_KEPT;
+                if is_full || *name_bytes > MAX_KEPT_BYTES {
+                    references.cut = true;
+                } else {
+                    references.list.push((name.into_owned(), id));
                 }
             }
-            Ok(())
+            Item::Malformed => references.malformed += 1,
+            Item::Other => {}
         })
     }
 
@@ -148,9 +301,13 @@ impl ReferencesAnswer {
         if self.ended {
             Ok(self.references)
         } else {
-            Err(FetchError::Protocol("the list of references is cut short"))
+            Err(CUT_SHORT)
         }
     }
+}
+
+fn is_listed(name: &str) -> bool {
+    name.starts_with("refs/heads/") || name.starts_with("refs/tags/")
 }
 
 /// Parses `<id> refs/…`. Git bounds a name by nothing but the length of a line, and knows no encoding of it.
@@ -159,17 +316,6 @@ fn parse_reference(line: &[u8]) -> Option<(Cow<'_, str>, ObjectId)> {
     let id = ObjectId::from_hex(words.next()?).ok()?;
     let name = words.next().filter(|name| name.starts_with(b"refs/"))?;
     Some((String::from_utf8_lossy(name), id))
-}
-
-/// Returns an error if the line begins with an object name of 64 digits.
-fn refuse_sha256(line: &[u8]) -> Result<(), FetchError> {
-    let id = line.split(u8::is_ascii_whitespace).next();
-    let is_long = |id: &[u8]| id.len() == 64 && id.iter().all(u8::is_ascii_hexdigit);
-    if id.is_some_and(is_long) {
-        Err(FetchError::Sha256)
-    } else {
-        Ok(())
-    }
 }
 
 /// Parses `<id> HEAD symref-target:<branch>`.
@@ -188,12 +334,13 @@ fn parse_head(line: &[u8]) -> Option<Head> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dialect::Offers;
     use super::super::tests::{answer, id, packet};
     use super::*;
 
     #[test]
     fn a_list_of_references_is_kept_up_to_a_limit() {
-        let mut answer = ReferencesAnswer::default();
+        let mut answer = ReferencesAnswer::new(Version::Two);
         for n in 0..=MAX_KEPT {
             let line = format!("{} refs/heads/{n}\n", id('a'));
             answer.feed(&packet(line.as_bytes())).unwrap();
@@ -207,7 +354,7 @@ mod tests {
     fn names_are_read_in_any_encoding_and_other_lines_are_counted() {
         let one = id('a');
         let line = |name: &[u8]| [format!("{one} ").as_bytes(), name, b"\n"].concat();
-        let mut listed = ReferencesAnswer::default();
+        let mut listed = ReferencesAnswer::new(Version::Two);
         let lines = [
             &line(b"HEAD symref-target:refs/heads/\xe9")[..],
             &line(b"refs/heads/\xe9"),
@@ -224,27 +371,74 @@ mod tests {
         assert_eq!(names, expected);
         assert_eq!(references.head.as_deref(), Some("refs/heads/\u{fffd}"));
         assert_eq!(references.malformed, 2);
+    }
 
-        let wide = format!("{} refs/heads/main\n", "a".repeat(64));
-        let mut listed = ReferencesAnswer::default();
-        let read = listed.feed(&packet(wide.as_bytes()));
-        assert!(matches!(read, Err(FetchError::Sha256)));
+    #[test]
+    fn a_list_of_version_0_has_branches_and_tags_only() {
+        let (one, other) = ("a".repeat(64), "b".repeat(64));
+        let lines = [
+            "# service=git-upload-pack\n".to_owned(),
+            "0000".to_owned(),
+            format!("{one} HEAD\0multi_ack symref=HEAD:refs/heads/main object-format=sha256\n"),
+            format!("{one} refs/heads/main\n"),
+            format!("{one} refs/pull/7/head\n"),
+            format!("{other} refs/tags/v1\n"),
+            format!("{one} refs/tags/v1^{{}}\n"),
+            "nonsense\n".to_owned(),
+            "0000".to_owned(),
+        ];
+        let bytes = answer(&lines.each_ref().map(String::as_bytes));
+        let old = Version::Old(Offers::default());
+        let mut listed = ReferencesAnswer::new(old);
+        listed.feed(&bytes).unwrap();
+        let references = listed.finish().unwrap();
+        let id = |digits: &str| ObjectId::from_hex(digits.as_bytes()).unwrap();
+        let expected = [("refs/heads/main", id(&one)), ("refs/tags/v1", id(&other))];
+        let expected = expected.map(|(name, id)| (name.to_owned(), id));
+        assert_eq!(references.list, expected);
+        assert_eq!(references.head.as_deref(), Some("refs/heads/main"));
+        assert_eq!(references.malformed, 1);
+
+        let mut head = HeadAnswer::new(old);
+        head.feed(&bytes).unwrap();
+        let head = head.finish().unwrap().unwrap();
+        assert_eq!((head.id, head.branch), (id(&one), references.head));
+        let mut tip = TipAnswer::new(old, "refs/tags/v1");
+        tip.feed(&bytes).unwrap();
+        assert_eq!(tip.tip(), Some(id(&other)));
+
+        let none = format!(
+            "{} capabilities^{{}}\0symref=HEAD:refs/heads/main\n",
+            "0".repeat(40)
+        );
+        let empty = answer(&[
+            b"# service=git-upload-pack\n",
+            b"0000",
+            none.as_bytes(),
+            b"0000",
+        ]);
+        let mut listed = ReferencesAnswer::new(old);
+        listed.feed(&empty).unwrap();
+        assert_eq!(listed.finish().unwrap(), References::default());
+        let mut head = HeadAnswer::new(old);
+        head.feed(&empty).unwrap();
+        assert_eq!(head.finish().unwrap(), None);
     }
 
     #[test]
     fn reads_where_head_points_to() {
         let line = format!("{} HEAD symref-target:refs/heads/main\n", id('c'));
-        let mut symbolic = HeadAnswer::default();
+        let mut symbolic = HeadAnswer::new(Version::Two);
         symbolic.feed(&answer(&[line.as_bytes(), b"0000"])).unwrap();
         let head = symbolic.finish().unwrap().unwrap();
         assert_eq!(head.id, id('c'));
         assert_eq!(head.branch.as_deref(), Some("refs/heads/main"));
 
-        let mut empty = HeadAnswer::default();
+        let mut empty = HeadAnswer::new(Version::Two);
         empty.feed(b"0000").unwrap();
         assert_eq!(empty.finish().unwrap(), None);
 
-        let mut cut = HeadAnswer::default();
+        let mut cut = HeadAnswer::new(Version::Two);
         cut.feed(&packet(line.as_bytes())).unwrap();
         assert!(cut.finish().is_err());
     }

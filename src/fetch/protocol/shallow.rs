@@ -55,8 +55,8 @@ impl Shallow {
 
 #[cfg(test)]
 mod tests {
-    use super::super::FetchAnswer;
     use super::super::tests::{answer, id, packet};
+    use super::super::{FetchAnswer, Version};
     use super::*;
 
     #[test]
@@ -72,7 +72,7 @@ mod tests {
             b"\x01PACK",
             b"0000",
         ];
-        let mut read = FetchAnswer::new();
+        let mut read = FetchAnswer::new(Version::Two);
         let mut pack = Vec::new();
         read.feed(&answer(&lines), &mut pack).unwrap();
         assert_eq!(pack, b"shallow PACK");
@@ -84,7 +84,7 @@ mod tests {
     fn what_is_not_kept_of_it_counts_as_cut() {
         let line = packet(format!("shallow {}\n", id('c')).as_bytes());
         for (lines, is_cut) in [(KEPT_MAX, false), (KEPT_MAX + 1, true)] {
-            let mut read = FetchAnswer::new();
+            let mut read = FetchAnswer::new(Version::Two);
             read.feed(&packet(b"shallow-info\n"), &mut Vec::new())
                 .unwrap();
             for _ in 0..lines {

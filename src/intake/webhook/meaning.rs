@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::places::{ClonePlaces, Wrong};
-use crate::fetch::{ObjectId, RepositoryName};
-use crate::forge::{Announcement, Push, Remote, is_reference, object_id};
+use crate::fetch::RepositoryName;
+use crate::forge::{Announcement, Push, Remote, is_reference, no_commit, object_id};
 use crate::scan::Redactor;
 
 /// Maximum number of references of one delivery that are handled one by one. If more were pushed at once,
@@ -114,7 +114,7 @@ pub(super) fn moved(
     after: Option<&str>,
 ) -> Result<Push, Wrong> {
     let object = |id: Option<&str>| match id {
-        None | Some("") => Ok(ObjectId::null(gix_hash::Kind::Sha1)),
+        None | Some("") => Ok(no_commit()),
         Some(id) => object_id(id),
     };
     let reference = reference.ok_or("it has no ref")?;

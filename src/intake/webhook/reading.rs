@@ -12,8 +12,8 @@ use super::many::Early;
 use super::meaning::Delivered;
 use super::payload::{Fields, Texts};
 use super::places::Wrong;
-use super::{MEDIUM, Proved, Webhook, WebhookError, payload};
-use crate::forge::{Gathered, Gatherer};
+use super::{BodyError, MEDIUM, Proved, Webhook, WebhookError, payload};
+use crate::forge::{Forge, Gathered, Gatherer};
 use crate::offload;
 use crate::respond::{REPOSITORY_MAX, shorten};
 use crate::store::Priority;
@@ -30,6 +30,11 @@ fn said_in_log(gathered: &Gathered) -> Option<String> {
 fn repository<'d>(delivered: &'d Delivered<'_>) -> Option<&'d str> {
     let paths = ["/repository/full_name", "/project/path_with_namespace"];
     paths.iter().find_map(|path| delivered.text(path))
+}
+
+/// Returns whether an event is a test, which Bitbucket Data Center sends without a body.
+fn is_test(forge: Forge, event: &str) -> bool {
+    forge == Forge::Bitbucket && event == "diagnostics:ping"
 }
 
 /// Contents of a delivery.
@@ -70,6 +75,11 @@ impl Webhook {
         let digest = hex::encode(Sha256::digest(&body));
         let id = delivery(self.forge, &headers, &digest, self.responder.redactor());
         let (texts, fields) = payload::read(&headers, body);
+        let is_test = event.as_ref().is_ok_and(|event| is_test(self.forge, event));
+        let fields = match fields {
+            Err(BodyError::Empty) if is_test => Ok(Fields::default()),
+            fields => fields,
+        };
         let (refused, event, fields) = match (event, fields) {
             (Ok(event), Ok(fields)) => (None, event, fields),
             (Err(refused), fields) => (Some(refused), String::new(), fields.unwrap_or_default()),

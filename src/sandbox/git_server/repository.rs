@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
+use gix_hash::Kind as HashKind;
 
 use super::{bare_folder, git};
 use crate::fetch::{ObjectId, RepositoryName};
@@ -23,12 +24,13 @@ pub struct Pushed {
 #[derive(Debug, Clone)]
 pub struct Repository {
     name: String,
+    hash: HashKind,
     bare: PathBuf,
     work: PathBuf,
 }
 
 impl Repository {
-    pub(super) fn create(root: &Path, name: &str) -> anyhow::Result<Self> {
+    pub(super) fn create(root: &Path, name: &str, hash: HashKind) -> anyhow::Result<Self> {
         let checked = RepositoryName::parse(name)?;
         let bare = bare_folder(root, &checked);
         let work = root
@@ -39,10 +41,12 @@ impl Repository {
         std::fs::create_dir_all(&work)?;
         let repository = Self {
             name: checked.to_string(),
+            hash,
             bare,
             work,
         };
-        let init = ["init", "--quiet", "--initial-branch=main"];
+        let format = format!("--object-format={hash}");
+        let init = ["init", "--quiet", "--initial-branch=main", &format];
         repository.run_in(&repository.bare, &[&init[..], &["--bare"]].concat())?;
         repository.run_in(&repository.work, &init)?;
         Ok(repository)
@@ -131,7 +135,7 @@ impl Repository {
         let pattern = ["for-each-ref", "--format=%(objectname)", reference];
         let found = self.run_in(&self.bare, &pattern)?;
         if found.is_empty() {
-            return Ok(ObjectId::null(gix_hash::Kind::Sha1));
+            return Ok(ObjectId::null(self.hash));
         }
         parse_id(&found)
     }

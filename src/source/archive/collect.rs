@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::split::{MAX_EVENT, Piece, Splitter};
-use crate::fetch::as_json;
+use crate::fetch::{as_json, unescape};
 use crate::forge::{Gathered, Gatherer, MessagePlace};
 use crate::respond::{Candidates, LITTLE};
 use crate::source::SourceParts;
@@ -178,10 +178,12 @@ impl<'a> Collector<'a> {
         let is_new = self.to_skip == 0;
         let is_event = match piece {
             Piece::Object(json) => self.event(json, is_new),
-            Piece::Junk(wrong) => {
+            Piece::Junk(wrong, text) => {
                 self.malformed(wrong, is_new);
+                self.plain_text(text);
                 false
             }
+            Piece::More(text) => return self.plain_text(text),
         };
         if is_new {
             self.batch.pieces += 1;
@@ -202,6 +204,7 @@ impl<'a> Collector<'a> {
         let text = as_json(json);
         if serde_json::from_str::<IgnoredAny>(text).is_err() {
             self.malformed("it is no JSON", is_new);
+            self.plain_text(json);
             return false;
         }
         let event = Event::read(text, &self.reading.host);
@@ -214,20 +217,14 @@ impl<'a> Collector<'a> {
         };
         let mut taker = gatherer(self.reading, self.parts);
         counts.announce(&event, &mut taker, taking);
-        // They are looked up separately, so that one author's texts hide and delay nothing of another's.
-        let set_apart = |all: &mut Gathered| -> Result<(), Infallible> {
-            let next = Gathered::new(self.parts.clock.now()).candidates;
-            let long = Long {
-                before: self.before,
-                candidates: std::mem::replace(&mut all.candidates, next),
-            };
-            let _ = self.told.blocking_send(Told::Long(Box::new(long)));
-            Ok(())
+        let set_apart = |all: &mut Gathered| {
+            self.set_apart(all);
+            Ok::<_, Infallible>(())
         };
         let Ok(()) = counts.texts(&event, &mut taker, set_apart);
         let mut gathered = taker.gathered;
         if gathered.candidates.len() > LITTLE {
-            let Ok(()) = set_apart(&mut gathered);
+            self.set_apart(&mut gathered);
         }
         if is_new {
             self.batch.unknown += counts.unknown;
@@ -242,9 +239,37 @@ impl<'a> Collector<'a> {
         event.malformed.is_none()
     }
 
-    fn malformed(&mut self, wrong: &str, is_new: bool) {
+    /// Scans a text that is no event. It may be what is left of some.
+    fn plain_text(&mut self, text: &[u8]) {
+        let mut text = text.to_vec();
+        unescape(&mut text);
+        let mut taker = gatherer(self.reading, self.parts);
+        let set_apart = |all: &mut Gathered| {
+            self.set_apart(all);
+            Ok::<_, Infallible>(())
+        };
+        let Ok(()) = taker.plain_text(&text, None, set_apart);
+        let mut gathered = taker.gathered;
+        if gathered.candidates.len() > LITTLE {
+            self.set_apart(&mut gathered);
+        }
+        (gathered.texts, gathered.malformed) = (0, 0);
+        self.gathered.add(gathered);
+    }
+
+    /// Has candidates looked up separately, so that one author's texts hide and delay nothing of another's.
+    fn set_apart(&self, all: &mut Gathered) {
+        let next = Gathered::new(self.parts.clock.now()).candidates;
+        let long = Long {
+            before: self.before,
+            candidates: std::mem::replace(&mut all.candidates, next),
+        };
+        let _ = self.told.blocking_send(Told::Long(Box::new(long)));
+    }
+
+    fn malformed(&mut self, wrong: &'static str, is_new: bool) {
         if is_new {
-            self.gathered.malformed += 1;
+            self.gathered.malformed(wrong);
             let source = &self.reading.source;
             tracing::debug!(%source, wrong, "an archived event cannot be read");
         }

@@ -5,17 +5,22 @@
 
 use memchr::{memchr2, memchr3};
 
-/// Maximum size of an event, in bytes of JSON: many times that of GitHub's events. Larger ones are skipped and
-/// counted.
+/// Maximum size of an event, in bytes of JSON: many times that of GitHub's events. Larger ones are counted, and told in
+/// pieces.
 pub(super) const MAX_EVENT: usize = 4 << 20;
+
+/// Number of bytes at the end of a piece with which the next one begins: no key is longer, however it is encoded.
+const OVERLAP: usize = 16 << 10;
 
 /// A piece of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
     /// An object, from brace to brace. It is not checked to be valid JSON, and may be mended.
     Object(&'a mut [u8]),
-    /// Something that is not an object, with the reason.
-    Junk(&'static str),
+    /// Something that is not an object, with the reason, and its text or the beginning of that.
+    Junk(&'static str, &'a [u8]),
+    /// More of the text of what is not an object, or is too large.
+    More(&'a [u8]),
 }
 
 /// Position of the next byte relative to the structure of the stream.
@@ -39,17 +44,18 @@ pub(super) struct Splitter {
     max: usize,
     position: Position,
     object: Vec<u8>,
-    is_too_large: bool,
+    /// `true` if the beginning of the piece was told.
+    is_told: bool,
 }
 
 impl Splitter {
-    /// Creates a splitter for the start of a stream, which skips objects of more than `max` bytes.
+    /// Creates a splitter for the start of a stream, which tells objects of more than `max` bytes as junk.
     pub(super) fn new(max: usize) -> Self {
         Self {
             max,
             position: Position::Between,
             object: Vec::new(),
-            is_too_large: false,
+            is_told: false,
         }
     }
 
@@ -58,7 +64,7 @@ impl Splitter {
         while !bytes.is_empty() {
             let taken = match self.position {
                 Position::Between => self.between(bytes, each),
-                Position::InJunk => self.in_junk(bytes),
+                Position::InJunk => self.in_junk(bytes, each),
                 Position::Inside(depth) => self.inside(bytes, depth, each),
                 Position::InString(depth) => self.in_string(bytes, depth, each),
                 Position::Escaped(depth) => self.escaped(bytes, depth, each),
@@ -68,9 +74,11 @@ impl Splitter {
     }
 
     /// Ends the stream. An object that is incomplete is reported as junk.
-    pub(super) fn finish(self, each: &mut impl FnMut(Piece<'_>)) {
-        if !matches!(self.position, Position::Between | Position::InJunk) {
-            each(Piece::Junk("it is cut off"));
+    pub(super) fn finish(mut self, each: &mut impl FnMut(Piece<'_>)) {
+        match self.position {
+            Position::Between => {}
+            Position::InJunk => self.junk(NO_OBJECT, each),
+            _ => self.junk("it is cut off", each),
         }
     }
 
@@ -79,40 +87,39 @@ impl Splitter {
         let Some(at) = bytes.iter().position(|byte| !is_blank(*byte)) else {
             return bytes.len();
         };
-        if bytes[at] == b'{' {
-            self.object.clear();
-            self.object.push(b'{');
-            self.is_too_large = false;
-            self.position = Position::Inside(1);
+        self.object.clear();
+        self.is_told = false;
+        self.keep(&bytes[at..=at], each);
+        self.position = if bytes[at] == b'{' {
+            Position::Inside(1)
         } else {
-            self.position = Position::InJunk;
-            each(Piece::Junk("it is no JSON object"));
-        }
+            Position::InJunk
+        };
         at + 1
     }
 
-    /// Skips junk, which extends to the end of the line, or to a possible object on the same line. Returns its length.
-    fn in_junk(&mut self, bytes: &[u8]) -> usize {
-        match memchr2(b'\n', b'{', bytes) {
-            Some(at) => {
-                self.position = Position::Between;
-                at
-            }
-            None => bytes.len(),
+    /// Passes junk, which extends to the end of the line, or to a possible object on the same line. Returns its length.
+    fn in_junk(&mut self, bytes: &[u8], each: &mut impl FnMut(Piece<'_>)) -> usize {
+        let end = memchr2(b'\n', b'{', bytes);
+        let length = end.unwrap_or(bytes.len());
+        self.keep(&bytes[..length], each);
+        if end.is_some() {
+            self.junk(NO_OBJECT, each);
         }
+        length
     }
 
     fn inside(&mut self, bytes: &[u8], depth: u32, each: &mut impl FnMut(Piece<'_>)) -> usize {
         let is_mark = |byte: &u8| matches!(byte, b'"' | b'{' | b'[' | b'}' | b']' | b'\n');
         let Some(at) = bytes.iter().position(is_mark) else {
-            self.keep(bytes);
+            self.keep(bytes, each);
             return bytes.len();
         };
-        self.keep(&bytes[..=at]);
+        self.keep(&bytes[..=at], each);
         self.position = match bytes[at] {
             b'"' => Position::InString(depth),
             b'{' | b'[' => Position::Inside(depth.saturating_add(1)),
-            b'\n' => broken(each),
+            b'\n' => self.broken(each),
             _ if depth > 1 => Position::Inside(depth - 1),
             _ => self.complete(each),
         };
@@ -121,53 +128,71 @@ impl Splitter {
 
     fn in_string(&mut self, bytes: &[u8], depth: u32, each: &mut impl FnMut(Piece<'_>)) -> usize {
         let Some(at) = memchr3(b'"', b'\\', b'\n', bytes) else {
-            self.keep(bytes);
+            self.keep(bytes, each);
             return bytes.len();
         };
-        self.keep(&bytes[..=at]);
+        self.keep(&bytes[..=at], each);
         self.position = match bytes[at] {
             b'"' => Position::Inside(depth),
             b'\\' => Position::Escaped(depth),
-            _ => broken(each),
+            _ => self.broken(each),
         };
         at + 1
     }
 
     fn escaped(&mut self, bytes: &[u8], depth: u32, each: &mut impl FnMut(Piece<'_>)) -> usize {
-        self.keep(&bytes[..1]);
+        self.keep(&bytes[..1], each);
         self.position = match bytes[0] {
-            b'\n' => broken(each),
+            b'\n' => self.broken(each),
             _ => Position::InString(depth),
         };
         1
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        if self.is_too_large {
-            return;
+    /// Keeps bytes of the present piece. If there are too many, tells those that came before.
+    fn keep(&mut self, mut bytes: &[u8], each: &mut impl FnMut(Piece<'_>)) {
+        while self.object.len() + bytes.len() > self.max {
+            let (fits, rest) = bytes.split_at(self.max - self.object.len());
+            self.object.extend_from_slice(fits);
+            self.tell(TOO_LARGE, each);
+            let told = self.object.len().saturating_sub(OVERLAP.min(self.max / 2));
+            self.object.drain(..told);
+            bytes = rest;
         }
-        if self.object.len() + bytes.len() > self.max {
-            self.is_too_large = true;
-            self.object = Vec::new();
+        self.object.extend_from_slice(bytes);
+    }
+
+    /// Tells the text of a piece that is no object.
+    fn tell(&mut self, wrong: &'static str, each: &mut impl FnMut(Piece<'_>)) {
+        each(if std::mem::replace(&mut self.is_told, true) {
+            Piece::More(&self.object)
         } else {
-            self.object.extend_from_slice(bytes);
-        }
+            Piece::Junk(wrong, &self.object)
+        });
     }
 
     fn complete(&mut self, each: &mut impl FnMut(Piece<'_>)) -> Position {
-        if self.is_too_large {
-            each(Piece::Junk("it is too large"));
+        if self.is_told {
+            self.tell(TOO_LARGE, each);
         } else {
             each(Piece::Object(&mut self.object));
         }
         Position::Between
     }
+
+    fn junk(&mut self, wrong: &'static str, each: &mut impl FnMut(Piece<'_>)) {
+        self.tell(wrong, each);
+        self.position = Position::Between;
+    }
+
+    fn broken(&mut self, each: &mut impl FnMut(Piece<'_>)) -> Position {
+        self.junk("it ends with its line, not with its brackets", each);
+        self.position
+    }
 }
 
-fn broken(each: &mut impl FnMut(Piece<'_>)) -> Position {
-    each(Piece::Junk("it ends with its line, not with its brackets"));
-    Position::Between
-}
+const NO_OBJECT: &str = "it is no JSON object";
+const TOO_LARGE: &str = "it is too large";
 
 #[cfg(test)]
 mod tests {
@@ -184,10 +209,25 @@ mod tests {
     }
 
     fn split_by(stream: &str, size: usize) -> (Vec<String>, usize) {
-        let (mut objects, mut junk) = (Vec::new(), 0);
+        let (objects, junk) = pieces(stream, size);
+        (objects, junk.len())
+    }
+
+    /// Returns the objects of a stream, and the texts of what is junk.
+    fn pieces(stream: &str, size: usize) -> (Vec<String>, Vec<String>) {
+        let (mut objects, mut junk) = (Vec::new(), Vec::<String>::new());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut each = |piece: Piece<'_>| match piece {
-            Piece::Object(object) => objects.push(String::from_utf8(object.to_vec()).unwrap()),
-            Piece::Junk(_) => junk += 1,
+            Piece::Object(object) => objects.push(text(object)),
+            Piece::Junk(_, bytes) => junk.push(text(bytes)),
+            Piece::More(bytes) => {
+                let last = junk.last_mut().unwrap();
+                let more = text(bytes);
+                // Each piece begins with the end of the one before.
+                let common = (0..=more.len().min(last.len())).rev();
+                let common = common.filter(|n| last.ends_with(&more[..*n])).max();
+                last.push_str(&more[common.unwrap()..]);
+            }
         };
         let mut splitter = Splitter::new(60);
         for chunk in stream.as_bytes().chunks(size) {
@@ -221,6 +261,27 @@ mod tests {
         ] {
             let expected = objects.into_iter().map(str::to_owned).collect();
             assert_eq!(split(stream), (expected, junk), "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn the_text_of_junk_is_told() {
+        let numbers: Vec<_> = (0..60).map(|n| n.to_string()).collect();
+        let numbers = numbers.join(",");
+        let large = format!("{{\"a\":[{numbers}]}}");
+        for (stream, junk) in [
+            ("junk\n{}\n[1]\n{}", vec!["junk", "[1]"]),
+            ("{\"a\":\"\n{}", vec!["{\"a\":\"\n"]),
+            ("{\"a\":\"x{\"b\":1}\n{}", vec!["{\"a\":\"x{\"b\":1}\n"]),
+            ("{}\n{\"a\":[", vec!["{\"a\":["]),
+            ("\0\0\0\0{}", vec!["\0\0\0\0"]),
+            ("{}\nthe end", vec!["the end"]),
+            (&large, vec![&large]),
+            (&numbers[..160], vec![&numbers[..160]]),
+        ] {
+            for size in [1, 7, stream.len()] {
+                assert_eq!(pieces(stream, size).1, junk, "{stream:?} by {size}");
+            }
         }
     }
 

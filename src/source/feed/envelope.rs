@@ -34,6 +34,13 @@ struct Repository {
     owner: Option<String>,
 }
 
+/// Payload of 2011.
+#[derive(Deserialize)]
+struct OldPayload {
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    repo: Option<String>,
+}
+
 impl Envelope<'_> {
     /// Returns the repository that the event is about.
     ///
@@ -44,6 +51,21 @@ impl Envelope<'_> {
         let repository = repository.ok_or("it names no repository")?;
         let repository: Repository = serde_json::from_str(repository.get())
             .map_err(|_| "its repository has no name, or something else in its place")?;
+        // Some of 2011 say so, and the payload of which one it is.
+        let is_nameless = repository.name == "/";
+        let of_payload = self.payload.filter(|_| is_nameless).and_then(|payload| {
+            let payload: OldPayload = serde_json::from_str(payload.get()).ok()?;
+            payload.repo
+        });
+        if let Some(name) = of_payload {
+            return Ok(Remote {
+                host: host.to_owned(),
+                repository_id: repository.id.unwrap_or_else(|| name.clone()),
+                repository: RepositoryName::parse(&name)
+                    .map_err(|_| "its repository's name is not OWNER/NAME")?,
+                clone_url: None,
+            });
+        }
         let name = match &repository.owner {
             Some(owner) if !repository.name.contains('/') => format!("{owner}/{}", repository.name),
             _ => repository.name,

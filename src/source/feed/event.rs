@@ -46,8 +46,8 @@ pub(in crate::source) struct Event<'a> {
     pub(in crate::source) at: Option<Timestamp>,
     /// Contents to fetch.
     pub(in crate::source) news: Vec<News>,
-    /// JSON whose texts are to be scanned.
-    pub(in crate::source) texts: Option<&'a RawValue>,
+    /// JSON whose texts are to be scanned: the whole event, if it cannot be read.
+    pub(in crate::source) texts: Option<&'a str>,
     /// Name of the repository, if it is valid.
     pub(in crate::source) repository: Option<RepositoryName>,
     /// `true` if its type is not known to this version.
@@ -60,13 +60,12 @@ impl<'a> Event<'a> {
     /// Parses one event. The repositories that it names are cloned from `host`.
     pub(in crate::source) fn read(json: &'a str, host: &str) -> Self {
         let Ok(envelope) = serde_json::from_str::<Envelope<'a>>(json) else {
-            return Self::unreadable("it is no object with a type and an id");
+            return Self::unreadable(json, "it is no object with a type and an id");
         };
         let Some(kind) = envelope.kind.as_deref() else {
             return Self {
                 id: envelope.id,
-                texts: envelope.payload,
-                ..Self::unreadable("it has no type")
+                ..Self::unreadable(json, "it has no type")
             };
         };
         let found = news(kind, &envelope, host);
@@ -76,10 +75,15 @@ impl<'a> Event<'a> {
             Err(wrong) => (Vec::new(), Some(wrong)),
         };
         let remote = envelope.remote(host).ok();
+        let payload = envelope.payload.map(RawValue::get);
+        let texts = match malformed {
+            Some(_) => Some(json),
+            None => payload.filter(|payload| has_texts(kind, payload)),
+        };
         Self {
             at: envelope.created_at.as_deref().and_then(time),
             news,
-            texts: envelope.payload.filter(|payload| has_texts(kind, payload)),
+            texts,
             repository: remote.map(|remote| remote.repository),
             is_unknown,
             malformed,
@@ -87,12 +91,12 @@ impl<'a> Event<'a> {
         }
     }
 
-    fn unreadable(wrong: &'static str) -> Self {
+    fn unreadable(json: &'a str, wrong: &'static str) -> Self {
         Self {
             id: None,
             at: None,
             news: Vec::new(),
-            texts: None,
+            texts: Some(json),
             repository: None,
             is_unknown: false,
             malformed: Some(wrong),
@@ -102,8 +106,8 @@ impl<'a> Event<'a> {
 
 /// Returns whether a payload may hold texts. A push in its present shape has only names and numbers, and the names are
 /// scanned anyway.
-fn has_texts(kind: &str, payload: &RawValue) -> bool {
-    let has = |field| payload.get().contains(field);
+fn has_texts(kind: &str, payload: &str) -> bool {
+    let has = |field| payload.contains(field);
     kind != "PushEvent" || has("\"commits\"") || has("\"shas\"")
 }
 

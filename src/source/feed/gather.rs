@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::event::Event;
 use super::payload::News;
+use crate::fetch::unescape;
 use crate::forge::{Gathered, Gatherer};
 use crate::store::Priority;
 
@@ -71,19 +72,21 @@ impl EventCounts {
         &mut self,
         event: &Event<'_>,
         gatherer: &mut Gatherer<'_>,
-        look_up: impl FnMut(&mut Gathered) -> Result<(), E>,
+        mut look_up: impl FnMut(&mut Gathered) -> Result<(), E>,
     ) -> Result<(), E> {
         let Some(texts) = event.texts else {
             return Ok(());
         };
         let repository = event.repository.as_ref().map(ToString::to_string);
-        gatherer
-            .texts(texts.get().as_bytes(), repository.as_deref(), look_up)
-            .unwrap_or_else(|_| {
-                if event.malformed.is_none() {
-                    self.malformed("its payload nests too deep, or has broken texts");
-                }
-                Ok(())
-            })
+        let texts = texts.as_bytes();
+        if let Ok(looked_up) = gatherer.texts(texts, repository.as_deref(), &mut look_up) {
+            return looked_up;
+        }
+        if event.malformed.is_none() {
+            self.malformed("its payload nests too deep, or has broken texts");
+        }
+        let mut texts = texts.to_vec();
+        unescape(&mut texts);
+        gatherer.plain_text(&texts, repository.as_deref(), look_up)
     }
 }

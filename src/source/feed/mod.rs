@@ -156,6 +156,7 @@ impl GitHubEvents {
             ..
         } = reading;
         gathered.malformed += counts.malformed;
+        gathered.wrong = counts.wrong.or(gathered.wrong);
         let malformed = gathered.malformed;
 
         if reading.is_whole && reading.incomplete.is_none() {

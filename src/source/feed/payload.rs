@@ -12,8 +12,8 @@ mod shapes;
 use serde::de::DeserializeOwned;
 
 use super::envelope::Envelope;
-use crate::fetch::{ObjectId, RepositoryName};
-use crate::forge::{Announcement, Push, Remote, is_reference, object_id};
+use crate::fetch::RepositoryName;
+use crate::forge::{Announcement, Push, Remote, is_reference, no_commit, object_id};
 use shapes::{CreatePayload, ForkPayload, Forkee, PushPayload, WikiPayload};
 
 /// Contents to fetch.
@@ -67,7 +67,7 @@ fn push(envelope: &Envelope<'_>, host: &str) -> Result<Push, &'static str> {
         remote: remote.into(),
         reference: checked(payload.reference)?,
         before: match payload.before.as_deref() {
-            None | Some("") => ObjectId::null(gix_hash::Kind::Sha1),
+            None | Some("") => no_commit(),
             Some(before) => object_id(before)?,
         },
         after: object_id(&payload.head)?,
@@ -246,8 +246,27 @@ mod tests {
         let [News::Push(mut push)] = <[News; 1]>::try_from(expected).unwrap() else {
             panic!("no push");
         };
-        push.before = ObjectId::null(gix_hash::Kind::Sha1);
+        push.before = no_commit();
         assert_eq!(old.news, [News::Push(push)]);
+    }
+
+    #[test]
+    fn a_repository_without_a_name_is_the_one_that_the_payload_names() {
+        let mut nameless = modern();
+        nameless["repo"]["name"] = json!("/");
+        assert!(read(&nameless).malformed);
+        nameless["payload"]["repo"] = json!("octocat/Hello-World");
+        nameless["payload"]["repository_id"].take();
+        let with_id = read(&nameless);
+        assert!(!with_id.malformed);
+        assert_eq!(with_id.news, read(&modern()).news);
+        nameless["repo"]["id"].take();
+        let [News::Push(push)] = &read(&nameless).news[..] else {
+            panic!("no push");
+        };
+        assert_eq!(push.remote.repository.to_string(), "octocat/Hello-World");
+        nameless["payload"]["repo"] = json!("../x");
+        assert!(read(&nameless).malformed);
     }
 
     #[test]

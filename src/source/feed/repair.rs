@@ -13,8 +13,8 @@ use super::GitHubEvents;
 use super::cursor::{Cursor, Pending, Repair};
 use super::reading::PAGES;
 use super::scalar::{id, text_or_nothing};
-use crate::fetch::{Body, ObjectId, RepositoryName};
-use crate::forge::{Gatherer, Push, Remote, is_reference, kept_id, object_id};
+use crate::fetch::{Body, RepositoryName};
+use crate::forge::{Gatherer, Push, Remote, is_reference, kept_id, no_commit, object_id};
 use crate::offload::apart;
 use crate::respond::shorten;
 use crate::scan::Redactor;
@@ -308,7 +308,7 @@ fn push(json: &str, remote: &Remote) -> Option<(Push, Timestamp)> {
         remote: remote.clone().into(),
         reference,
         before: match activity.before.as_deref() {
-            None | Some("") => ObjectId::null(gix_hash::Kind::Sha1),
+            None | Some("") => no_commit(),
             Some(before) => object_id(before).ok()?,
         },
         after: object_id(&activity.after).ok()?,

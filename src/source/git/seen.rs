@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use gix_hash::Kind as HashKind;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
 
 use crate::fetch::ObjectId;
 
-/// Length of an object id, in bytes.
-const ID: usize = 20;
+/// Beginning of the text of ids of 32 bytes. No base64 has a colon.
+const WIDE: &str = "sha256:";
 
 /// First half of the SHA-256 digest of a reference's name. A name may be long, and may hold a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,34 +43,47 @@ impl NameDigest {
 }
 
 /// Commits of references, by name. There may be 50,000 of them, so they are stored as one text: the digests and ids,
-/// one after the other, in base64.
+/// one after the other, in base64. All ids of a repository have the same length.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen(pub(super) BTreeMap<NameDigest, ObjectId>);
 
 impl Serialize for Seen {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut bytes = Vec::with_capacity(self.0.len() * (size_of::<NameDigest>() + ID));
-        for (name, id) in &self.0 {
+        let hash = self
+            .0
+            .values()
+            .next()
+            .map_or(HashKind::Sha1, ObjectId::kind);
+        let each = size_of::<NameDigest>() + hash.len_in_bytes();
+        let mut bytes = Vec::with_capacity(self.0.len() * each);
+        for (name, id) in self.0.iter().filter(|(_, id)| id.kind() == hash) {
             bytes.extend_from_slice(&name.0);
-            bytes.extend_from_slice(id.as_bytes());
+            bytes.extend_from_slice(id.as_slice());
         }
-        to.serialize_str(&BASE64.encode(bytes))
+        let mut text = match hash {
+            HashKind::Sha256 => WIDE.to_owned(),
+            _ => String::new(),
+        };
+        BASE64.encode_string(bytes, &mut text);
+        to.serialize_str(&text)
     }
 }
 
 impl<'de> Deserialize<'de> for Seen {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(from)?;
-        let bytes = BASE64.decode(&*text).map_err(de::Error::custom)?;
-        let (both, rest) = bytes.as_chunks::<{ size_of::<NameDigest>() + ID }>();
-        if !rest.is_empty() {
+        let (hash, text) = match text.strip_prefix(WIDE) {
+            Some(text) => (HashKind::Sha256, text),
+            None => (HashKind::Sha1, &*text),
+        };
+        let bytes = BASE64.decode(text).map_err(de::Error::custom)?;
+        let each = bytes.chunks_exact(size_of::<NameDigest>() + hash.len_in_bytes());
+        if !each.remainder().is_empty() {
             return Err(de::Error::custom("it is cut off"));
         }
-        let seen = both.iter().map(|both| {
-            let (mut name, mut id) = ([0; 16], [0; ID]);
-            name.copy_from_slice(&both[..16]);
-            id.copy_from_slice(&both[16..]);
-            (NameDigest(name), ObjectId::Sha1(id))
+        let seen = each.filter_map(|both| {
+            let (name, id) = both.split_first_chunk()?;
+            Some((NameDigest(*name), ObjectId::try_from(id).ok()?))
         });
         Ok(Self(seen.collect()))
     }
@@ -81,13 +95,15 @@ mod tests {
 
     #[test]
     fn what_was_seen_is_stored_in_few_bytes_and_read_again() {
-        let id = |n: u8| ObjectId::Sha1([n; ID]);
-        let names = (0..200).map(|n| (NameDigest::of(&format!("refs/heads/{n}"), 1), id(n)));
-        let seen = Seen(names.collect());
-        let json = serde_json::to_string(&seen).unwrap();
-        assert_eq!(json.len(), 2 + 200 * 48);
-        assert_eq!(serde_json::from_str::<Seen>(&json).unwrap(), seen);
-        assert!(serde_json::from_str::<Seen>(&json[..json.len() - 5]).is_err());
+        for (length, written) in [(20, 2 + 200 * 48), (32, 2 + WIDE.len() + 200 * 64)] {
+            let id = |n: u8| ObjectId::try_from(&vec![n; length][..]).unwrap();
+            let names = (0..200).map(|n| (NameDigest::of(&format!("refs/heads/{n}"), 1), id(n)));
+            let seen = Seen(names.collect());
+            let json = serde_json::to_string(&seen).unwrap();
+            assert_eq!(json.len(), written);
+            assert_eq!(serde_json::from_str::<Seen>(&json).unwrap(), seen);
+            assert!(serde_json::from_str::<Seen>(&json[..json.len() - 5]).is_err());
+        }
         assert!(serde_json::from_str::<Seen>("\"AAAA\"").is_err());
         assert_eq!(
             serde_json::from_str::<Seen>("\"\"").unwrap(),

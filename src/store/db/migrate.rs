@@ -34,7 +34,8 @@ macro_rules! migrations {
             (12, "rests", "0012_rests"),
             (13, "identity", "0013_identity"),
             (14, "requests", "0014_requests"),
-            (15, "unread", "0015_unread")
+            (15, "unread", "0015_unread"),
+            (16, "examples", "0016_examples")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {

@@ -4,8 +4,8 @@ use super::super::incidents::occurrences;
 use super::super::keys::{find, import, uses};
 use super::super::log::verify;
 use super::super::queue::{
-    again, backlog, begun, blobs, claim, give_back, holders, list_rest, misdated, rests, turns,
-    unread,
+    again, backlog, begun, beside, blobs, claim, give_back, holders, list_rest, misdated, rests,
+    turns, unread,
 };
 use super::super::sources::{deliveries, work as source_work};
 use super::super::{
@@ -39,6 +39,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
         claim::ALL,
         give_back::ALL,
         begun::ALL,
+        beside::ALL,
         holders::ALL,
         backlog::ALL,
         sources::ALL,

@@ -52,6 +52,9 @@ pub struct SourceWork {
     pub shed: u64,
     /// Number of items that were not added because too many of their repository, owner or host were waiting already.
     pub refused: u64,
+    /// Last example of what was left unread, and the time at which it was: of an item that was gone, truncated or
+    /// refused, or of an event that was malformed.
+    pub last_unread: Option<(String, Timestamp)>,
     /// Time from the push to the end of the scan, for the items that ended last.
     pub lag: Option<Duration>,
     /// Time at which these items ended.

@@ -46,7 +46,11 @@ statements! {
             (source, scanned, blobs, known_blobs, truncated, gone, shed, refused)
             VALUES ($1, 0, 0, 0, 0, 0, 0, $2)
         ON CONFLICT (source) DO UPDATE SET refused = source_work.refused + excluded.refused";
-    LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at FROM source_work");
+    NOTE_UNREAD = "INSERT INTO source_work
+            (source, scanned, blobs, known_blobs, truncated, gone, shed, last_unread, unread_at)
+            VALUES ($1, 0, 0, 0, 0, 0, 0, $2, {now})
+        ON CONFLICT (source) DO UPDATE SET last_unread = excluded.last_unread, unread_at = excluded.unread_at";
+    LIST = concat!("SELECT ", work_columns!(), ", lag, scanned_at, last_unread, unread_at FROM source_work");
     /// The redundant `state <> 'waiting'` is what lets SQLite use the index of finished items.
     LEFT = "SELECT source, COUNT(*) AS waiting, 0 AS dead,
             MIN(CASE WHEN denials = 0 THEN created_at END) AS oldest, NULL AS died_at,
@@ -85,6 +89,10 @@ fn work(row: &Row<'_>) -> Result<SourceWork, StoreError> {
         },
         shed: row.count("shed")?,
         refused: row.count("refused")?,
+        last_unread: {
+            let what: Option<String> = row.get("last_unread")?;
+            what.zip(row.optional_time("unread_at")?)
+        },
         lag: {
             let lag: Option<i64> = row.get("lag")?;
             // The forge's clock may be ahead of the database's.
@@ -221,6 +229,17 @@ impl Tx {
         let oldest = oldest_event_at.map_or(0, Timestamp::as_microsecond);
         let args = args![source, scanned, blobs, known_blobs, truncated, gone, oldest];
         self.execute(ADD, args).await.map(drop)
+    }
+
+    /// Records an example of what is left unread of a source, in words that are safe to be shown. Call this in the
+    /// transaction that counts it.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change.
+    pub async fn note_unread(&mut self, source: &str, what: &str) -> Result<(), StoreError> {
+        self.locks(Locks::Sources);
+        let args = args![source, what];
+        self.execute(NOTE_UNREAD, args).await.map(drop)
     }
 
     /// Counts items of these sources as shed.

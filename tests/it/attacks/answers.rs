@@ -269,6 +269,7 @@ fn range(server: &Endless, owner: usize) -> RangeRequest {
         reference: "refs/heads/main".to_owned(),
         before: ObjectId::null(gix_hash::Kind::Sha1),
         after: ObjectId::from_hex(&[b'a'; 40]).unwrap(),
+        others: Vec::new(),
         haves: Vec::new(),
         is_sampled: false,
     }

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rescind::fetch::{
-    FetchError, FetchLimits, GitFetcher, Guard, ObjectId, RangeRequest, guarded_client, http_client,
+    FetchError, FetchLimits, GitFetcher, Guard, ObjectId, RangeRequest, Token, TokenUser,
+    guarded_client, http_client,
 };
 use rescind::forge::Forge;
-use secrecy::SecretString;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -72,10 +72,11 @@ fn moved(to: &str) -> String {
 fn range(clone_url: &str) -> RangeRequest {
     RangeRequest {
         clone_url: clone_url.parse().expect("a URL"),
-        token: Some(SecretString::from("a token")),
+        token: Some(Token::new(TokenUser::Itself, "a token".into())),
         reference: "refs/heads/main".to_owned(),
         before: ObjectId::null(gix_hash::Kind::Sha1),
         after: ObjectId::from_hex(&[b'a'; 40]).expect("an id"),
+        others: Vec::new(),
         haves: Vec::new(),
         is_sampled: false,
     }
@@ -157,8 +158,9 @@ async fn a_redirect_leads_to_no_other_server() {
             "{elsewhere}: {error}"
         );
         assert_eq!(
+            // The request, and the question what the server speaks.
             (server.connections(), inside.connections()),
-            (1, 0),
+            (2, 0),
             "{elsewhere}"
         );
     }

@@ -6,6 +6,8 @@ use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::Binary;
+use crate::serve::Daemon;
+use crate::support::eventually::eventually;
 use crate::support::world::World;
 
 fn config(api: &str, clones: &str) -> String {
@@ -261,4 +263,109 @@ async fn make_ready(binary: &Binary) {
     let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
     let ready = "UPDATE work_items SET ready_at = 0 WHERE state = 'waiting'";
     connection.execute(ready).await.unwrap();
+}
+
+/// Two cannot be read with this configuration, however often they are tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sources_that_cannot_be_used_are_failing_while_the_others_are_read() {
+    let world = World::new().await;
+    let binary = Binary::new();
+    let (api, clones) = (world.feed.url(), world.forge.url());
+    let good = format!(
+        "[[sources]]\nname = \"good\"\nkind = \"git\"\nurl = \"{clones}/acme/webshop.git\"\n"
+    );
+    let nowhere = format!(
+        "[[sources]]\nname = \"nowhere\"\nkind = \"git\"\nurl = \"{clones}/acme//webshop.git\"\n"
+    );
+    let keyless = format!(
+        "{}[sources.app]\nid = 1\nprivate_key = \"no key\"\ninstallation = 2\n",
+        config(api, "http://127.0.0.1:9")
+    );
+    let redelivery = format!(
+        "[webhooks.github]\nsecrets = [\"0123456789abcdef0123456789abcdef\"]\n\
+         [webhooks.github.redelivery]\nhooks = [\"org:acme:9\"]\napi_url = \"{api}\"\n\
+         app = {{ id = 1, private_key = \"no key\", installation = 2 }}\n"
+    );
+    binary.write(
+        "config.toml",
+        format!("{redelivery}{good}{nowhere}{keyless}"),
+    );
+    let key = binary.run("keys create --user u --description x").ok();
+    let secret = format!("secret = {}", key.trim());
+    world.push(&[("settings.ini", secret.into_bytes())], "Settings");
+
+    let found: Value = serde_json::from_str(&binary.run("doctor --json").stdout).expect("JSON");
+    let checks = found["checks"].as_array().expect("checks");
+    let of = |name: &str| {
+        let check = checks
+            .iter()
+            .find(|check| check["name"] == name)
+            .expect(name);
+        (check["status"].clone(), check["message"].to_string())
+    };
+    assert_eq!(of("source good").0, "ok");
+    let (is, message) = of("source nowhere");
+    assert!(
+        is == "failed" && message.contains("its path is no repository's"),
+        "{message}"
+    );
+
+    let mut daemon = Daemon::start(&binary, &["serve"]);
+    daemon.wait_for("a leaked key was revoked");
+    for (name, why) in [
+        ("nowhere", "its path is no repository's"),
+        ("github-public", "private_key is no private key"),
+        ("webhook:github:redelivery", "private_key is no private key"),
+    ] {
+        let told = eventually("the failure is noted", async || {
+            let told = status(&binary, name);
+            if told["state"] == "failing" {
+                Ok(told)
+            } else {
+                Err(told)
+            }
+        });
+        let told = told.await;
+        assert!(
+            told["last_error"]
+                .as_str()
+                .is_some_and(|error| error.contains(why)),
+            "{told}"
+        );
+    }
+    assert_eq!(status(&binary, "good")["state"], "ok");
+    assert_eq!(daemon.stop().code, Some(0));
+    binary
+        .run("sources poll nowhere")
+        .fails(3, &["its path is no repository's"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_left_unread_is_told_with_an_example() {
+    let binary = Binary::new();
+    binary.write(
+        "config.toml",
+        config("http://127.0.0.1:9", "http://127.0.0.1:9"),
+    );
+    binary.run("migrate").ok();
+    let store = store(&binary).await;
+    let mut tx = store.begin().await.expect("a transaction");
+    tx.note_unread(
+        "github-public",
+        "acme/shop, refs/heads/main, it is too large",
+    )
+    .await
+    .expect("a note");
+    tx.commit().await.expect("a commit");
+    store.close().await;
+    let told = status(&binary, "github-public");
+    assert_eq!(
+        told["last_unread"]["what"],
+        "acme/shop, refs/heads/main, it is too large"
+    );
+    let shown = binary.run("sources status github-public").ok();
+    assert!(
+        shown.contains("last unread") && shown.contains("it is too large ("),
+        "{shown}"
+    );
 }

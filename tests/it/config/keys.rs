@@ -34,7 +34,7 @@ fn everything() -> String {
     let webhook = |forge: Forge| {
         let name = forge.name();
         format!(
-            "[webhooks.{name}]\nsecrets = [\"s\"]\nclone_url = \"https://{name}.example\"\ntoken = \"t\"\n"
+            "[webhooks.{name}]\nsecrets = [\"s\"]\nclone_url = \"https://{name}.example\"\ntoken = \"t\"\nuser = \"u\"\n"
         )
     };
     let partner = |partner: PartnerName| {
@@ -65,6 +65,8 @@ kind = "gharchive"
 name = "c"
 kind = "git"
 url = "https://git.example/team/project.git"
+token = "t"
+user = "u"
 "#;
 
 /// Values by key, such as `sources.app.id`.

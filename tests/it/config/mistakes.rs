@@ -24,6 +24,8 @@ const MISTAKES: &str = r#"
 [webhooks.github]⏎clone_url = "https://a.example" | config.toml:1:1: webhooks.github.secrets: is missing | WEBHOOK_SECRET
 [webhooks.github]⏎secrets = ["a", "a"] | config.toml:2:17: webhooks.github.secrets: the same secret twice | once
 [webhooks.github]⏎secrets = [{ env = "S" }] | config.toml:2:12: webhooks.github.secrets[0]: the environment variable S is not set | set S
+[webhooks.bitbucket]⏎secrets = ["s"]⏎clone_url = "https://b.example"⏎user = "u" | config.toml:4:8: webhooks.bitbucket.user: is for a token, and there is none | add token
+[webhooks.bitbucket]⏎secrets = ["s"]⏎clone_url = "https://b.example"⏎token = "t"⏎user = "a:b" | config.toml:5:8: webhooks.bitbucket.user: is no user's name | colons
 [webhooks.gitlab]⏎secrets = ["whsec_?"] | config.toml:2:12: webhooks.gitlab.secrets: begins with whsec_ | copy
 [webhooks.gitlab]⏎secrets = ["a"]⏎token = "t" | config.toml:1:1: webhooks.gitlab.token: is for clones | no other
 [webhooks.gitlab]⏎secrets = ["a"]⏎redelivery = {} | config.toml:3:1: webhooks.gitlab.redelivery: this version knows no such key | known here
@@ -103,6 +105,7 @@ scope = "org:" | sources[0].scope: is not a scope | org:NAME
 scope = "repo:a/../b" | sources[0].scope: is not a scope | repo:OWNER/NAME
 scope = "user:.." | sources[0].scope: is not a scope | repo:OWNER/NAME
 token = "a\nb" | sources[0].token: holds characters | line breaks
+user = "u" | sources[0].user: does not go with kind = "github_events" | only git has this key
 tokn = "a" | config.toml:4:1: sources[0].tokn:  | did you mean `token`?
 api_url = "api.github.com" | sources[0].api_url: is not a URL | https://api.github.com
 [[sources]]⏎name = "a"⏎kind = "github_events" | config.toml:5:8: sources[1].name: another source | of its own

@@ -1,4 +1,5 @@
-//! Real git servers behind proxies that change what is said, and repositories of another object format.
+//! Real git servers behind proxies that change what is said, in former versions of the protocol, and repositories of
+//! another object format.
 
 use std::fmt::Write as _;
 
@@ -7,7 +8,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use rescind::fetch::{FetchError, RangeRequest, http_client};
+use reqwest::Url;
+use rescind::fetch::{
+    FetchError, GitFetcher, ObjectId, RangeRequest, RepositoryName, TextKind, http_client,
+};
+use rescind::sandbox::git_server::{Pushed, Repository};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -28,6 +33,10 @@ enum Change {
     NoParts,
     /// All references are listed, whichever are asked for.
     AllReferences,
+    /// A request that names version 2 is answered with a status of 500, but when the server is asked what it speaks.
+    FailsAtVersion2,
+    /// The header is not passed on, and what is not listed is not given.
+    ListedOnly,
 }
 
 /// Starts a proxy of the forge and returns its URL. It stops with the tasks.
@@ -63,6 +72,25 @@ async fn pass(
         let kind = "application/x-git-upload-pack-result";
         return ([(header::CONTENT_TYPE, kind)], Body::empty()).into_response();
     }
+    let version = headers.get("git-protocol");
+    let is_question = method == Method::GET;
+    if matches!(change, Change::FailsAtVersion2) && version.is_some() && !is_question {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
+    if matches!(change, Change::ListedOnly) && !is_question && !asks_for("command=") {
+        let greeting = http_client().unwrap().get(format!(
+            "{base}/acme/shop.git/info/refs?service=git-upload-pack"
+        ));
+        let listed = greeting.send().await.unwrap().text().await.unwrap();
+        let text = String::from_utf8_lossy(&body);
+        let want = text.split_once("want ").map(|(_, rest)| &rest[..40]);
+        if let Some(want) = want.filter(|want| !listed.contains(want)) {
+            let kind = "application/x-git-upload-pack-result";
+            let said = format!("ERR upload-pack: not our ref {want}");
+            let said = format!("{:04x}{said}", said.len() + 4);
+            return ([(header::CONTENT_TYPE, kind)], said).into_response();
+        }
+    }
     let body = match change {
         Change::AllReferences => {
             let all = String::from_utf8_lossy(&body).replace("0014ref-prefix HEAD\n", "");
@@ -72,8 +100,8 @@ async fn pass(
     };
     let client = http_client().unwrap();
     let mut request = client.request(method, format!("{base}{uri}")).body(body);
-    let version = headers.get("git-protocol");
-    if let (Some(version), false) = (version, matches!(change, Change::NoVersion)) {
+    let drops = matches!(change, Change::NoVersion | Change::ListedOnly);
+    if let (Some(version), false) = (version, drops) {
         request = request.header("git-protocol", version);
     }
     let answer = request.send().await.unwrap();
@@ -208,45 +236,168 @@ async fn the_head_of_a_list_of_all_references_is_enough_for_a_new_branch() {
     assert_eq!(fetched.whole().blobs(), ["file.txt: contents"]);
 }
 
-#[tokio::test]
-async fn a_server_that_is_not_asked_for_version_2_is_told_from_one_that_breaks_off() {
-    let place = Place::new().await;
-    let repository = place.repository();
-    repository.commit("first").unwrap();
+/// Reads all kinds of pushes from a server, and a list.
+async fn read_everything(repository: &Repository, url: &str, fetcher: &GitFetcher) {
+    let push = |file: &str, branch: &str| {
+        repository.write(file, file.as_bytes()).unwrap();
+        repository.commit(file).unwrap();
+        repository.push(branch).unwrap()
+    };
+    let read = async |pushed: &Pushed| shown(fetcher.fetch(&range(url, pushed)).await.unwrap());
+    let first = push("first", "main");
+    assert_eq!(read(&first).await.whole().blobs(), ["first: first"]);
+    let second = push("second", "main");
+    assert_eq!(read(&second).await.whole().blobs(), ["second: second"]);
+    // A new branch, of which the default branch has the rest.
+    let topic = push("topic", "topic");
+    assert_eq!(read(&topic).await.whole().blobs(), ["topic: topic"]);
+    let moved = push("more", "topic");
+    assert_eq!(read(&moved).await.whole().blobs(), ["more: more"]);
+    let only = Pushed {
+        before: first.after,
+        ..moved.clone()
+    };
+    let both = ["more: more", "second: second", "topic: topic"];
+    assert_eq!(read(&only).await.whole().blobs(), both);
+    // A forced push, and what it dropped.
+    repository
+        .git(&["reset", "-q", "--hard", "HEAD~1"])
+        .unwrap();
+    let forced = push("forced", "topic");
+    let came = read(&forced).await.whole();
+    assert!(came.dropped);
+    assert_eq!(came.blobs(), ["forced: forced"]);
+    // A commit before that is unknown.
+    let unknown = Pushed {
+        before: ObjectId::from_hex("b".repeat(forced.after.to_string().len()).as_bytes()).unwrap(),
+        ..forced.clone()
+    };
+    let since_main = ["forced: forced", "topic: topic"];
+    assert_eq!(read(&unknown).await.whole().blobs(), since_main);
+    // A branch that was merged before it was read, in whole and as a sample.
     repository.push("main").unwrap();
-    repository.commit("second").unwrap();
-    let pushed = repository.push("main").unwrap();
-    let (url, _tasks) = proxy(&place, Change::NoVersion).await;
-    let fetcher = fetcher(limits());
-    let request = range(&url, &pushed);
-    let of_range = fetcher.fetch(&request).await.unwrap_err();
-    let of_list = fetcher.references(&request.clone_url, None).await;
-    for error in [of_range, of_list.unwrap_err()] {
-        assert_eq!(
-            error.to_string(),
-            "the server answers in protocol version 0: does a proxy drop the header Git-Protocol?"
-        );
-    }
+    let merged = repository.push("merged").unwrap();
+    assert!(read(&merged).await.texts.is_empty());
+    let sampled = RangeRequest {
+        is_sampled: true,
+        ..range(url, &merged)
+    };
+    let sampled = shown(fetcher.fetch(&sampled).await.unwrap()).whole();
+    assert!(sampled.blobs().contains(&"forced: forced".to_owned()));
+
+    repository.git(&["tag", "-a", "-m", "a tag", "v1"]).unwrap();
+    let tag = repository.push_to("v1", "refs/tags/v1").unwrap();
+    repository.push_to("HEAD", "refs/pull/7/head").unwrap();
+    assert_eq!(read(&tag).await.of(TextKind::Tag).count(), 1);
+    let request = range(url, &tag);
+    let listed = fetcher.references(&request.clone_url, None).await.unwrap();
+    let names = listed.list.iter().map(|(name, id)| (&**name, *id));
+    let expected = [
+        ("refs/heads/main", forced.after),
+        ("refs/heads/merged", forced.after),
+        ("refs/heads/topic", forced.after),
+        ("refs/tags/v1", tag.after),
+    ];
+    assert!(names.eq(expected), "{listed:?}");
+    assert_eq!(
+        (listed.head.as_deref(), listed.malformed),
+        (Some("refs/heads/main"), 0)
+    );
 }
 
 #[tokio::test]
-async fn a_repository_of_sha_256_is_named_as_what_it_is() {
+async fn everything_is_read_in_version_0_if_the_header_for_version_2_is_dropped() {
     let place = Place::new().await;
     let repository = place.repository();
-    repository.commit("first").unwrap();
-    let pushed = repository.push("main").unwrap();
-    std::fs::remove_dir_all(repository.bare()).unwrap();
-    let bare = repository.bare().to_str().unwrap();
-    let format = "--object-format=sha256";
-    repository
-        .git(&["init", "-q", "--bare", format, bare])
-        .unwrap();
-    let fetcher = fetcher(limits());
-    let request = place.request(&pushed);
-    let of_range = fetcher.fetch(&request).await.unwrap_err();
-    let of_list = fetcher.references(&request.clone_url, None).await;
-    for error in [of_range, of_list.unwrap_err()] {
-        let named = "repositories with SHA-256 object names are not supported";
-        assert_eq!(error.to_string(), named);
+    let (url, _tasks) = proxy(&place, Change::NoVersion).await;
+    read_everything(&repository, &url, &fetcher(limits())).await;
+}
+
+#[tokio::test]
+async fn everything_is_read_of_a_repository_of_sha_256() {
+    for is_old in [false, true] {
+        let place = Place::new().await;
+        let repository = place.forge.create_sha256("acme/shop").unwrap();
+        if is_old {
+            place.forge.speak_version_0();
+        }
+        let url = place.forge.url();
+        read_everything(&repository, &url, &fetcher(limits())).await;
+        // A list is the first that is asked for.
+        let fetcher = fetcher(limits());
+        let clone_url = RepositoryName::parse("acme/shop").unwrap();
+        let clone_url = clone_url.clone_url(&Url::parse(&url).unwrap()).unwrap();
+        for _ in 0..2 {
+            let listed = fetcher.references(&clone_url, None).await.unwrap();
+            assert_eq!(listed.list.len(), 4, "{is_old}");
+        }
     }
+}
+
+/// Gogs answers a request of version 2 with a status of 500.
+#[tokio::test]
+async fn everything_is_read_of_a_server_that_fails_at_version_2() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    place.forge.speak_version_0();
+    let (url, _tasks) = proxy(&place, Change::FailsAtVersion2).await;
+    read_everything(&repository, &url, &fetcher(limits())).await;
+}
+
+#[tokio::test]
+async fn what_a_server_speaks_is_asked_once() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    let push = || {
+        repository.commit("more").unwrap();
+        repository.push("main").unwrap()
+    };
+    place.forge.speak_version_0();
+    push();
+    let fetcher = fetcher(limits());
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let (pushed, before) = (push(), place.forge.requests());
+        let pack = fetcher.fetch(&place.request(&pushed)).await.unwrap();
+        assert!(pack.bytes() > 0);
+        asked.push(place.forge.requests() - before);
+    }
+    // The request that is not understood, the question, and the request again.
+    assert_eq!(asked, [3, 1, 1]);
+    // Another repository of the host.
+    let other = place.forge.create("acme/other").unwrap();
+    other.commit("first").unwrap();
+    other.push("main").unwrap();
+    let before = place.forge.requests();
+    let url = format!("{}/acme/other.git", place.forge.url());
+    let url = Url::parse(&url).unwrap();
+    assert_eq!(fetcher.references(&url, None).await.unwrap().list.len(), 1);
+    assert_eq!(place.forge.requests() - before, 1);
+}
+
+#[tokio::test]
+async fn what_is_not_listed_any_more_is_read_with_what_followed_it() {
+    let place = Place::new().await;
+    let repository = place.repository();
+    let push = |file: &str| {
+        repository.write(file, file.as_bytes()).unwrap();
+        repository.commit(file).unwrap();
+        repository.push("main").unwrap()
+    };
+    push("first");
+    let (second, last) = (push("second"), push("third"));
+    let (url, _tasks) = proxy(&place, Change::ListedOnly).await;
+    let fetcher = fetcher(limits());
+    let pack = fetcher.fetch(&range(&url, &second)).await.unwrap();
+    let since = ["second: second", "third: third"];
+    assert_eq!(shown(pack).whole().blobs(), since);
+    let pack = fetcher.fetch(&range(&url, &last)).await.unwrap();
+    assert_eq!(shown(pack).whole().blobs(), ["third: third"]);
+    // The branch does not lead to it any more.
+    repository
+        .git(&["reset", "-q", "--hard", "HEAD~2"])
+        .unwrap();
+    push("fourth");
+    let error = fetcher.fetch(&range(&url, &second)).await.unwrap_err();
+    assert!(matches!(error, FetchError::CommitGone), "{error}");
 }

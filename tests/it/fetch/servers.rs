@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rescind::fetch::{FetchError, FetchLimits, FetchedPack, ObjectId};
+use rescind::fetch::{FetchError, FetchLimits, FetchedPack, ObjectId, Token};
+use rescind::forge::Forge;
 use rescind::sandbox::git_server::Pushed;
-use secrecy::SecretString;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
@@ -231,7 +231,7 @@ async fn only_a_first_connection_that_fails_is_the_hosts() {
 async fn the_token_is_sent_with_the_first_request() {
     let server = serve(status("401 Unauthorized", ""), Then::Close).await;
     let mut request = range(&server.url, &pushed());
-    request.token = Some(SecretString::from("sesame"));
+    request.token = Some(Token::new(Forge::GitHub.token_user(), "sesame".into()));
     let error = fetcher(limits()).fetch(&request).await.unwrap_err();
     assert!(!format!("{error} {error:?} {request:?}").contains("sesame"));
     let seen = server.seen.lock().unwrap().join("\n").to_lowercase();
@@ -241,6 +241,25 @@ async fn the_token_is_sent_with_the_first_request() {
         "{seen}"
     );
     assert!(seen.contains("git-protocol: version=2"), "{seen}");
+}
+
+#[tokio::test]
+async fn the_token_is_presented_as_its_forge_wants() {
+    // base64 of x-access-token:t, oauth2:t, t:x-oauth-basic, x-token-auth:t
+    let expected = [
+        "eC1hY2Nlc3MtdG9rZW46dA==",
+        "b2F1dGgyOnQ=",
+        "dDp4LW9hdXRoLWJhc2lj",
+        "eC10b2tlbi1hdXRoOnQ=",
+    ];
+    for (forge, expected) in Forge::ALL.into_iter().zip(expected) {
+        let server = serve(status("401 Unauthorized", ""), Then::Close).await;
+        let mut request = range(&server.url, &pushed());
+        request.token = Some(Token::new(forge.token_user(), "t".into()));
+        fetcher(limits()).fetch(&request).await.unwrap_err();
+        let seen = server.seen.lock().unwrap().join("\n");
+        assert!(seen.contains(&format!("Basic {expected}")), "{seen}");
+    }
 }
 
 #[tokio::test]

@@ -368,6 +368,14 @@ async fn one_malformed_event_never_loses_its_page() {
         json!([]),
         json!({"id": "9", "type": "PushEvent"}),
     ];
+    let mut leaked = Vec::new();
+    for _ in 0..4 {
+        leaked.push(rig.issue(false).await);
+    }
+    let value = |n: usize| leaked[n].1.expose();
+    odd[2] = json!(value(0));
+    odd[3] = json!([{"body": value(1)}]);
+    odd[4]["payload"] = json!({"ref": value(2)});
     let mut bad_name = push(3);
     bad_name["repo"]["name"] = json!("../../etc/passwd");
     odd.extend([
@@ -377,8 +385,9 @@ async fn one_malformed_event_never_loses_its_page() {
         json!({"id": "8", "type": "NewKindOfEvent", "payload": {}}),
     ]);
     let deep = format!(
-        "{{\"id\":\"77\",\"type\":\"X\",\"payload\":{}{}}}",
+        "{{\"id\":\"77\",\"type\":\"X\",\"payload\":{}\"{}\"{}}}",
         "[".repeat(50_000),
+        value(3),
         "]".repeat(50_000)
     );
     let body = serde_json::to_string(&odd).unwrap();
@@ -390,6 +399,11 @@ async fn one_malformed_event_never_loses_its_page() {
     assert_eq!((outcome.items, outcome.malformed), (2, 6));
     let state = rig.state().await;
     assert_eq!((state.malformed, state.unknown), (6, 2));
+    let work = rig.store.source_work().await.unwrap().remove(0);
+    assert!(work.last_unread.is_some(), "{work:?}");
+    for (n, (key, _)) in leaked.iter().enumerate() {
+        assert!(rig.is_revoked(key).await, "{n}");
+    }
 }
 
 #[tokio::test]

@@ -1,17 +1,22 @@
 //! One repository that is looked at on a schedule.
 
+use std::fmt::Write as _;
+use std::fs::File;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use reqwest::Url;
-use rescind::fetch::{FetchLimits, GitFetcher, http_client};
+use rescind::fetch::{FetchLimits, GitFetcher, Token, http_client};
+use rescind::forge::Forge;
 use rescind::source::{GitRemote, GitRemoteOptions, PollError, Source as _, SourceParts};
 use rescind::store::Priority;
+use rescind::work::WorkerOptions;
 use wiremock::matchers::{any, header};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use super::work::Shop;
+use super::work::{Shop, noise};
 use super::{Rig, shared};
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 
@@ -34,7 +39,7 @@ impl Rig {
         let options = GitRemoteOptions {
             name: "docs".to_owned(),
             url: Url::parse(url).unwrap(),
-            token: token.map(Into::into),
+            token: token.map(|token| Token::new(Forge::GitHub.token_user(), token.into())),
         };
         GitRemote::new(
             options,
@@ -130,6 +135,120 @@ async fn what_an_earlier_version_has_seen_is_not_read_again() {
     assert_eq!(remote.poll_once().await.unwrap().items, 1);
     let moved = format!("SELECT COUNT(*) FROM work_items WHERE before_id = '{old}'");
     assert_eq!(database.count(&moved).await, 1);
+}
+
+/// Adds branches to a repository, each with a file of its own.
+fn add_branches(shop: &Shop, count: usize, contents: impl Fn(usize) -> String) {
+    let base = shop.repository.resolve("HEAD").unwrap();
+    let mut stream = String::new();
+    for n in 0..count {
+        let text = contents(n);
+        let _ = write!(
+            stream,
+            "commit refs/heads/b{n:04}\ncommitter x <x@example.com> 0 +0000\ndata 1\nx\nfrom {base}\n\
+             M 100644 inline f{n}\ndata {}\n{text}\n",
+            text.len()
+        );
+    }
+    let file = shop.repository.work().join("stream");
+    std::fs::write(&file, stream).unwrap();
+    let imported = Command::new("git")
+        .args(["fast-import", "--quiet"])
+        .current_dir(shop.repository.bare())
+        .stdin(File::open(&file).unwrap())
+        .status();
+    assert!(imported.unwrap().success());
+    std::fs::remove_file(file).unwrap();
+}
+
+on_both_databases! {
+    async fn many_branches_are_read_in_few_requests(database) {
+        let rig = Rig::new(&database.store().await);
+        let shop = Shop::open().await;
+        let mut keys = Vec::new();
+        for _ in 0..3 {
+            keys.push(rig.issue(false).await);
+        }
+        add_branches(&shop, 900, |n| match n % 300 {
+            7 => keys[n / 300].1.expose().to_owned(),
+            _ => format!("file {n}"),
+        });
+        let url = address(&shop);
+        let before = shop.forge.requests();
+        assert_eq!(rig.remote(&url).poll_once().await.unwrap().items, 901);
+        rig.work_off().await;
+        let requests = shop.forge.requests() - before;
+        assert!(requests < 40, "{requests}");
+        for (key, _) in &keys {
+            assert!(rig.is_revoked(key).await);
+        }
+        let counts = rig.counts().await;
+        assert_eq!((counts.done, counts.waiting, counts.dead, counts.truncated), (901, 0, 0, 0));
+        let work = rig.store.source_work().await.unwrap().remove(0);
+        // One that is taken by itself while it is read with others is read twice.
+        assert_eq!(work.done.scanned, 901);
+        assert!(work.done.blobs >= 901, "{work:?}");
+        // All but the default branch rest on it.
+        let resting = "SELECT COUNT(*) FROM work_items WHERE rested_on = 'refs/heads/main'";
+        assert_eq!(database.count(resting).await, 900);
+    }
+
+    async fn branches_that_are_too_large_together_are_read_apart(database) {
+        let rig = Rig::new(&database.store().await);
+        let shop = Shop::open().await;
+        let (key, value) = rig.issue(false).await;
+        add_branches(&shop, 40, |n| match n {
+            33 => value.expose().to_owned(),
+            _ => hex::encode(noise(u32::try_from(n).unwrap(), 20_000)),
+        });
+        assert_eq!(rig.remote(&address(&shop)).poll_once().await.unwrap().items, 41);
+        // One of them is not there any more.
+        shop.repository.git(&["push", "-q", shop.repository.bare().to_str().unwrap(), ":refs/heads/b0003"]).unwrap();
+        let limits = FetchLimits { max_fetch_bytes: 100_000, ..FetchLimits::default() };
+        let worker = rig.worker_of([], limits, WorkerOptions::default());
+        worker.drain().await.unwrap();
+        assert!(rig.is_revoked(&key).await);
+        let counts = rig.counts().await;
+        assert_eq!((counts.done + counts.waiting, counts.dead, counts.truncated), (41, 0, 0));
+    }
+}
+
+/// By the length of their names, objects of SHA-256 are told from those of SHA-1.
+#[tokio::test]
+async fn repositories_of_sha_256_and_servers_of_version_0_are_read_as_others_are() {
+    for (is_old, is_wide) in [(false, true), (true, false), (true, true)] {
+        let (database, rig) = sqlite().await;
+        let mut shop = Shop::open().await;
+        if is_old {
+            shop.forge.speak_version_0();
+        }
+        if is_wide {
+            shop.repository = shop.forge.create_sha256("acme/wide").unwrap();
+        }
+        let url = format!("{}/{}.git", shop.forge.url(), shop.repository.name());
+        let mut after = Vec::new();
+        for file in ["old.txt", "new.txt", "newer.txt"] {
+            let (key, value) = rig.issue(false).await;
+            let pushed = shop.push(&[(file, value.expose().as_bytes().to_vec())]);
+            let polled = rig.remote(&url).poll_once().await.unwrap();
+            assert_eq!(polled.items, 1, "{file} {is_old} {is_wide}");
+            rig.work_off().await;
+            assert!(rig.is_revoked(&key).await, "{file} {is_old} {is_wide}");
+            let link = format!("/blob/{}/{file}#L1", pushed.after);
+            let linked = format!("SELECT COUNT(*) FROM occurrences WHERE url LIKE '%{link}'");
+            assert_eq!(database.count(&linked).await, 1, "{link}");
+            after.push(pushed.after.to_string());
+        }
+        assert_eq!(after[0].len(), if is_wide { 64 } else { 40 });
+        assert_eq!(rig.remote(&url).poll_once().await.unwrap().events, 0);
+        assert_eq!(rig.counts().await.dead, 0);
+        // Known blobs are known by their whole names.
+        let known = format!(
+            "SELECT COUNT(*) FROM scanned_blobs WHERE length(blob) <> {}",
+            after[0].len() / 2
+        );
+        assert_eq!(database.count(&known).await, 0);
+    }
 }
 
 async fn sqlite() -> (TestDatabase, Rig) {

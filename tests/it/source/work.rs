@@ -13,7 +13,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::Url;
-use rescind::fetch::{FetchLimits, GitFetcher, ObjectId, http_client};
+use rescind::fetch::{FetchLimits, GitFetcher, ObjectId, Token, http_client};
+use rescind::forge::Forge;
 use rescind::issuer::mint_token;
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::sandbox::git_server::{GitServer, Pushed, Repository};
@@ -79,7 +80,7 @@ impl Rig {
         token: Option<&str>,
     ) -> Worker {
         let origin = Origin {
-            token: token.map(Into::into),
+            token: token.map(|token| Token::new(Forge::GitHub.token_user(), token.into())),
             ..origin("git.example", base)
         };
         self.worker_of([origin], limits, options)
@@ -163,6 +164,7 @@ pub(crate) fn origin(host: &str, base: &str) -> Origin {
         host: host.to_owned(),
         clone_url: Url::parse(base).unwrap(),
         token: None,
+        without_token: None,
     }
 }
 
@@ -301,6 +303,9 @@ on_both_databases! {
         }
         let work = rig.store.source_work().await.unwrap().remove(0);
         assert_eq!((work.done.scanned, work.done.gone, work.oldest_waiting_at), (0, 4, None));
+        let (what, at) = work.last_unread.unwrap();
+        assert!(what.starts_with("acme/") && what.contains("refs/heads/main, the "), "{what}");
+        assert!(Some(at) >= work.scanned_at);
     }
 
     async fn what_was_denied_is_asked_for_at_once_if_it_is_named_again(database) {

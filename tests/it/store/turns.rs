@@ -188,6 +188,8 @@ on_both_databases! {
         assert_eq!(add(&store, &many("small/quiet", 20)).await, 16);
         let refused = store.source_work().await.unwrap().iter().map(|work| work.refused).sum::<u64>();
         assert_eq!(refused, 1 + 4 + 4 + 44 + 4);
+        let told = store.source_work().await.unwrap().into_iter().find_map(|work| work.last_unread);
+        assert!(told.unwrap().0.contains("too much of its repository"));
         // An item that is already queued needs no room, and its priority is raised.
         let known = NewWorkItem { priority: Priority::Partner, ..push("o1/big", 1) };
         assert_eq!(add(&store, &[known, push("o1/big", 2)]).await, 0);

@@ -173,8 +173,9 @@ on_both_databases! {
             assert_eq!(send(&server, Forge::GitLab, hook, id, &payload).await.status, 202);
         }
         let gitlab = state(&server, "webhook:gitlab", |state| state.events >= 3).await;
-        // Objects that are named by SHA-256 are not read.
-        assert_eq!((gitlab.malformed, gitlab.items), (1, 2));
+        assert_eq!((gitlab.malformed, gitlab.items), (0, 3));
+        let wide = format!("SELECT COUNT(*) FROM work_items WHERE after_id = '{wide}' AND before_id = '{before}'");
+        assert_eq!(database.count(&wide).await, 1);
         server.stop().await;
     }
 }

@@ -18,6 +18,8 @@ pub struct Source {
     pub clone_url: Url,
     /// Access token for the API and for clones.
     pub token: Option<SecretString>,
+    /// User in whose name the token is presented to git. If `None`, it is what the forge wants.
+    pub user: Option<String>,
     /// Further access tokens for the API, each with a rate limit of its own.
     pub tokens: Vec<SecretString>,
     /// GitHub App on whose behalf the source is polled.

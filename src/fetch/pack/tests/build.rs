@@ -4,6 +4,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
+use gix_hash::Kind as HashKind;
 
 pub(super) const COMMIT: u8 = 1;
 pub(super) const BLOB: u8 = 3;
@@ -60,16 +61,24 @@ impl Builder {
         self.raw(OFFSET_DELTA, delta.len() as u64, &encoded, delta)
     }
 
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.finish_by(HashKind::Sha1)
+    }
+
+    pub(super) fn finish_by(mut self, hash: HashKind) -> Vec<u8> {
         self.bytes[8..12].copy_from_slice(&self.count.to_be_bytes());
-        seal(&mut self.bytes);
+        seal_by(hash, &mut self.bytes);
         self.bytes
     }
 }
 
 /// Appends the checksum.
 pub(super) fn seal(bytes: &mut Vec<u8>) {
-    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
+    seal_by(HashKind::Sha1, bytes);
+}
+
+pub(super) fn seal_by(hash: HashKind, bytes: &mut Vec<u8>) {
+    let mut hasher = gix_hash::hasher(hash);
     hasher.update(bytes);
     let id = hasher.try_finalize().unwrap();
     bytes.extend_from_slice(id.as_slice());
@@ -101,7 +110,11 @@ pub(super) fn delta(base: u64, text: &[u8], copies: u64) -> Vec<u8> {
 }
 
 pub(super) fn blob_id(data: &[u8]) -> Vec<u8> {
-    let mut hasher = gix_hash::hasher(gix_hash::Kind::Sha1);
+    blob_id_by(HashKind::Sha1, data)
+}
+
+pub(super) fn blob_id_by(hash: HashKind, data: &[u8]) -> Vec<u8> {
+    let mut hasher = gix_hash::hasher(hash);
     hasher.update(format!("blob {}\0", data.len()).as_bytes());
     hasher.update(data);
     hasher.try_finalize().unwrap().as_slice().to_vec()

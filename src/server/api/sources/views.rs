@@ -74,6 +74,10 @@ pub struct SourceView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     last_error: Option<String>,
+    /// Last example of what was left unread: of an item that was gone, truncated or refused, or a malformed event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    last_unread: Option<UnreadView>,
     /// Description of what could not be seen lately.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -116,6 +120,16 @@ pub(super) struct SourceCounts {
     waiting: u64,
     /// Items that were dead-lettered after their last attempt.
     dead_letters: u64,
+}
+
+/// Something that was left unread.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct UnreadView {
+    /// What it is, and the reason.
+    what: String,
+    /// Time at which it was left unread.
+    #[serde(serialize_with = "rfc3339")]
+    at: Timestamp,
 }
 
 /// Rate limit of a server.
@@ -165,6 +179,7 @@ impl SourceView {
             counts,
             rate_limit: is_known.then_some(rate_limit),
             last_error: polled.error,
+            last_unread: work.last_unread.map(|(what, at)| UnreadView { what, at }),
             unseen: polled.unseen,
         }
     }

@@ -272,6 +272,7 @@ async fn a_push_of_very_many_tiny_files_is_remembered_in_part_and_read_in_full()
             host: "git.example".to_owned(),
             clone_url,
             token: None,
+            without_token: None,
             app: None,
         },
     )]);

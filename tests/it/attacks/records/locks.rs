@@ -201,6 +201,7 @@ impl Hosting {
             host: "git.example".to_owned(),
             clone_url: Url::parse(&self.forge.url()).unwrap(),
             token: None,
+            without_token: None,
             app: None,
         };
         // Few at a time, so that both workers get some.

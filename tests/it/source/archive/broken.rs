@@ -45,6 +45,43 @@ async fn archive_keeps_what_was_read_of_a_broken_hour_and_tries_again() {
     assert_eq!((state.error, state.unseen), (None, None));
 }
 
+/// Lines that were spliced, zeroed or cut, and events without what makes them one.
+#[tokio::test]
+async fn archive_lines_that_are_no_events_give_their_keys_away() {
+    let (_database, rig) = sqlite().await;
+    let mut keys = Vec::new();
+    for _ in 0..8 {
+        keys.push(rig.issue(false).await);
+    }
+    let value = |n: usize| keys[n].1.expose();
+    let whole = |n: usize| comment(value(n)).to_string();
+    let cut = |n: usize| {
+        let whole = whole(n);
+        whole[..whole.find(value(n)).unwrap() + value(n).len()].to_owned()
+    };
+    let large = format!("{{\"id\":\"1\",\"x\":\"{}", "x ".repeat((4 << 19) - 20));
+    let lines = [
+        // Another line begins in the middle of a text.
+        format!("{}{}", cut(0), whole(1)),
+        format!("\0\0\0{}\0\0", &cut(2)[20..]),
+        format!("see {}", value(3)),
+        format!("{{\"body\":\"{}\"}}", value(4).replace('_', "\\u005f")),
+        format!("{{\"type\":\"IssuesEvent\",\"x\": nothing {}}}", value(5)),
+        // The key stands across the largest event.
+        format!("{large}{} \"}}", value(6)),
+        cut(7),
+    ];
+    let server = hours(&[(NEWEST, gzip(&lines.join("\n")))]).await;
+    let outcome = poll(&rig.archive(&server.uri())).await;
+    // What was spliced may be two.
+    assert!(outcome.events == 0 && outcome.malformed >= 7, "{outcome:?}");
+    for (n, (key, _)) in keys.iter().enumerate() {
+        assert!(rig.is_revoked(key).await, "{n}");
+    }
+    let work = rig.store.source_work().await.unwrap().remove(0);
+    assert!(work.last_unread.is_some(), "{work:?}");
+}
+
 #[tokio::test]
 async fn archive_passes_over_what_stays_broken_once_it_is_old() {
     let (_database, rig) = sqlite().await;

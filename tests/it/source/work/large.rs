@@ -86,6 +86,8 @@ on_both_databases! {
         assert!(rig.is_revoked(&key).await, "{own}");
         let counts = rig.counts().await;
         assert_eq!((counts.done, counts.truncated), (1, 1), "the larger file was left out");
+        let (what, _) = rig.store.source_work().await.unwrap().remove(0).last_unread.unwrap();
+        assert!(what.ends_with("read in part: 1 objects are too large"), "{what}");
     }
 
     /// The base of the small one is a delta to another one that is too large, so both would have to be held.

@@ -1,0 +1,171 @@
+//! New branches of one repository, read in one request: a repository that is read for the first time may have thousands,
+//! most of which bring next to nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use uuid::Uuid;
+
+use super::Shared;
+use super::ends::{End, Tried};
+use super::shares::is_urgent;
+use super::task::{Reading, bounds};
+use crate::fetch::{FetchError, RangeRequest};
+use crate::forge::{NO_COMMIT, object_id};
+use crate::store::{Beside, WorkItem};
+
+/// Maximum number of branches that are read together with another one.
+const MOST: u32 = 500;
+
+/// Divisor of that number each time that they turn out to be too much, or one of them not to be there.
+const FEWER: usize = 4;
+
+/// Maximum number of repositories of which it is remembered how many branches are read together.
+const KNOWN_MAX: usize = 256;
+
+/// Maximum time for which a branch waits for those that are read together, to be the next with which others are. A branch
+/// that is urgent does not wait.
+const TURN: Duration = Duration::from_secs(10);
+
+/// Repositories of which branches are read together, by host and remote. Whoever has one locked reads them: another item
+/// of the repository would read the same.
+#[derive(Debug, Default)]
+pub(super) struct Together(std::sync::Mutex<Turns>);
+
+type Turns = HashMap<(String, String), Arc<Mutex<Turn>>>;
+
+/// State of a repository of which branches are read together.
+#[derive(Debug)]
+struct Turn {
+    /// Number of branches that are read together with another one.
+    most: u32,
+    /// Items that were read so last. Until that is committed they still wait.
+    read: Vec<Uuid>,
+}
+
+impl Together {
+    /// Waits for the turn of an item.
+    async fn turn(&self, item: &WorkItem) -> Option<OwnedMutexGuard<Turn>> {
+        let turn = self.of(item);
+        if is_urgent(item.range.priority) {
+            return turn.try_lock_owned().ok();
+        }
+        tokio::time::timeout(TURN, turn.lock_owned()).await.ok()
+    }
+
+    fn of(&self, item: &WorkItem) -> Arc<Mutex<Turn>> {
+        let name = (item.range.host.clone(), item.range.remote());
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_MAX && !known.contains_key(&name) {
+            known.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        let none = || Turn {
+            most: MOST,
+            read: Vec::new(),
+        };
+        let turn = known.entry(name);
+        Arc::clone(turn.or_insert_with(|| Arc::new(Mutex::new(none()))))
+    }
+}
+
+/// Returns the number of branches for the next time, given how many were read, or turned out to be too many.
+fn most(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(MOST).clamp(1, MOST)
+}
+
+impl Shared {
+    /// Reads a new branch together with others of its repository that wait. If they are too much for one request, or the
+    /// server does not have one of them, fewer are tried. Returns `None` if it is to be read alone.
+    pub(super) async fn read_together(
+        self: &Arc<Self>,
+        reading: &Reading,
+        item: &WorkItem,
+    ) -> Option<Tried> {
+        let is_alone = !item.part.haves.is_empty() || item.part.is_dropped || item.deaths > 0;
+        let is_new = item.range.before == NO_COMMIT && !reading.request.is_sampled;
+        // A branch whose name is not known to the letter may be the default one.
+        let is_named = !reading.request.reference.is_empty();
+        if is_alone || !is_new || !is_named || item.tries > 1 {
+            return None;
+        }
+        let mut turn = self.together.turn(item).await?;
+        let most_read = u32::try_from(turn.read.len()).unwrap_or(MOST);
+        let found = self
+            .parts
+            .store
+            .waiting_beside(item, turn.most + most_read)
+            .await;
+        let mut beside = found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "looking for branches that are read together failed: one is read alone");
+            Vec::new()
+        });
+        beside.retain(|other| object_id(&other.after).is_ok() && !turn.read.contains(&other.id));
+        beside.truncate(turn.most as usize);
+        while !beside.is_empty() {
+            let read = beside.len();
+            match self.try_together(reading, item, &beside).await {
+                Ok(Some(tried)) => {
+                    turn.most = most(read * 2).max(turn.most);
+                    turn.read = beside.iter().map(|other| other.id).collect();
+                    return Some(tried);
+                }
+                Ok(None) => beside.truncate(read / FEWER),
+                Err(ended) => return Some(*ended),
+            }
+            turn.most = most(beside.len());
+        }
+        None
+    }
+
+    /// Reads a branch and those beside it. Returns `None` if fewer are to be tried.
+    async fn try_together(
+        self: &Arc<Self>,
+        reading: &Reading,
+        item: &WorkItem,
+        beside: &[Beside],
+    ) -> Result<Option<Tried>, Box<Tried>> {
+        let others = beside
+            .iter()
+            .filter_map(|other| object_id(&other.after).ok());
+        let request = RangeRequest {
+            others: others.collect(),
+            ..reading.request.clone()
+        };
+        let limits = bounds(item, self.parts.fetcher.limits());
+        let fetched = match self.fetch(&request, reading, item, limits).await {
+            Ok(fetched) => fetched,
+            Err(
+                FetchError::Busy
+                | FetchError::SizedBusy
+                | FetchError::LargeBusy
+                | FetchError::Outpaced { .. }
+                | FetchError::CommitGone
+                | FetchError::Refused(_),
+            ) => return Ok(None),
+            Err(error) => {
+                let ended = self.end_of(item.clone(), reading.has_token, &error);
+                return Err(Box::new(ended));
+            }
+        };
+        let has_others = fetched.has_others();
+        let scanned = self.scanned(fetched, reading, item).await?;
+        if !has_others {
+            return Ok(Some(self.after_scan(item.clone(), scanned)));
+        }
+        if !scanned.is_whole() {
+            // What it showed leaked, whatever is read of it next.
+            if let Err(error) = self.report(item, scanned.found.sightings).await {
+                let why = self.words(&error);
+                return Err(Box::new(Tried::failed(item.clone(), why)));
+            }
+            return Ok(None);
+        }
+        let mut tried = self.after_scan(item.clone(), scanned);
+        if let End::Done(done) = &mut tried.end {
+            done.beside = beside.iter().map(|other| other.id).collect::<Vec<Uuid>>();
+        }
+        Ok(Some(tried))
+    }
+}
