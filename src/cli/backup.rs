@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
 use super::context::{Empty, block_on, open_store};
 use super::{Context, DONE, UsageError, output};
@@ -36,6 +37,9 @@ pub(super) struct BackupArgs {
     /// Replace the file if it exists
     #[arg(long)]
     force: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: &BackupArgs, context: &Context) -> anyhow::Result<ExitCode> {
@@ -74,12 +78,20 @@ pub(super) fn run(args: &BackupArgs, context: &Context) -> anyhow::Result<ExitCo
         };
         progress.bar.finish_and_clear();
         let contents = made?;
-        output::line(&format!(
-            "{}: {} keys, log up to entry {}; it was examined and is sound",
-            file.display(),
-            contents.keys,
-            contents.head.seq
-        ))?;
+        if args.json {
+            output::say_json(&json!({
+                "file": file.display().to_string(),
+                "keys": contents.keys,
+                "log_entries": contents.head.seq,
+            }))?;
+        } else {
+            output::say(&format!(
+                "{}: {} keys, log up to entry {}; it was examined and is sound",
+                file.display(),
+                contents.keys,
+                contents.head.seq
+            ))?;
+        }
         Ok(DONE)
     })
 }

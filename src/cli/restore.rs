@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::actor::actor;
@@ -46,6 +47,9 @@ pub(super) struct RestoreArgs {
     /// Replace the database even if the backup is not one of its former states
     #[arg(long)]
     force: bool,
+    /// Print JSON: what is valid again, with the command that ends it
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: &RestoreArgs, context: &Context) -> anyhow::Result<ExitCode> {
@@ -67,12 +71,21 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> anyhow::Result<ExitC
                      valid again now, only an export of the log elsewhere, the daemon's log and your partners can tell",
                 );
             }
-            return Ok(DONE);
+            return if args.json {
+                output::say_json(&json!({ "valid_again": null })).map(|()| DONE)
+            } else {
+                Ok(DONE)
+            };
         };
         if args.apply {
             valid_again = apply(context, &config, valid_again).await?;
         }
-        tell_valid_again(&valid_again)?;
+        if args.json {
+            let all: Vec<Value> = valid_again.iter().map(as_json).collect();
+            output::say_json(&json!({ "valid_again": all }))?;
+        } else {
+            tell_valid_again(&valid_again)?;
+        }
         Ok(DONE)
     })
 }
@@ -216,17 +229,41 @@ fn tell_valid_again(valid_again: &[ValidAgain]) -> anyhow::Result<()> {
         "these keys and access tokens ended after the backup was made, and are VALID AGAIN now; each line ends one of them:",
     );
     for one in valid_again {
-        output::line(&match one {
-            ValidAgain::RevokedKey(id) => format!("rescind keys revoke {id}"),
-            ValidAgain::RotatedKey(id) => {
-                format!("rescind keys rotate {id} --overlap 0s  # its owner needs the new value")
-            }
-            ValidAgain::ShortenedKey(id, end) => {
-                let end = Timestamp::from_microsecond(*end).unwrap_or(Timestamp::MAX);
-                format!("rescind keys revoke {id}  # or PATCH its expiry back to {end:.0}")
-            }
-            ValidAgain::RevokedToken(id) => format!("rescind tokens revoke {id}"),
-        })?;
+        let (command, remark) = ending(one);
+        let remark = remark.map_or_else(String::new, |remark| format!("  # {remark}"));
+        output::say(&format!("{command}{remark}"))?;
     }
     Ok(())
+}
+
+/// Returns the command that ends what is valid again, and what there is to know of it.
+fn ending(one: &ValidAgain) -> (String, Option<String>) {
+    match one {
+        ValidAgain::RevokedKey(id) => (format!("rescind keys revoke {id}"), None),
+        ValidAgain::RotatedKey(id) => (
+            format!("rescind keys rotate {id} --overlap 0s"),
+            Some("its owner needs the new value".to_owned()),
+        ),
+        ValidAgain::ShortenedKey(id, end) => {
+            let end = Timestamp::from_microsecond(*end).unwrap_or(Timestamp::MAX);
+            (
+                format!("rescind keys revoke {id}"),
+                Some(format!("or PATCH its expiry back to {end:.0}")),
+            )
+        }
+        ValidAgain::RevokedToken(id) => (format!("rescind tokens revoke {id}"), None),
+    }
+}
+
+fn as_json(one: &ValidAgain) -> Value {
+    let (ValidAgain::RevokedKey(id)
+    | ValidAgain::RotatedKey(id)
+    | ValidAgain::ShortenedKey(id, _)
+    | ValidAgain::RevokedToken(id)) = one;
+    let kind = match one {
+        ValidAgain::RevokedToken(_) => "token",
+        _ => "key",
+    };
+    let (command, remark) = ending(one);
+    json!({ "type": kind, "id": id, "command": command, "remark": remark })
 }

@@ -233,10 +233,11 @@ mod tests {
 
     use super::*;
 
-    /// Names that are being looked up, and whether those that hang may end.
+    /// Names that are being looked up, and whether those that are answered may be, and those that hang may end.
     #[derive(Default)]
     struct Server {
         asked: Vec<String>,
+        may_answer: bool,
         may_end: bool,
         most: usize,
         now: usize,
@@ -245,6 +246,7 @@ mod tests {
     static NEXT: Condvar = Condvar::new();
     static SERVER: Mutex<Server> = Mutex::new(Server {
         asked: Vec::new(),
+        may_answer: false,
         may_end: false,
         most: 0,
         now: 0,
@@ -254,14 +256,14 @@ mod tests {
         SERVER.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A name server that answers for no name of `silent`, until it is told to.
+    /// A name server that answers once it is told to, but for no name of `silent`.
     fn resolver(host: &str) -> io::Result<Vec<SocketAddr>> {
         let mut state = server();
         state.asked.push(host.to_owned());
         state.now += 1;
         state.most = state.most.max(state.now);
         let is_silent = host.ends_with(".silent");
-        while is_silent && !state.may_end {
+        while is_silent && !state.may_end || !is_silent && !state.may_answer {
             state = NEXT.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.now -= 1;
@@ -279,6 +281,11 @@ mod tests {
         }
     }
 
+    fn answer() {
+        server().may_answer = true;
+        NEXT.notify_all();
+    }
+
     fn end_all() {
         server().may_end = true;
         NEXT.notify_all();
@@ -289,6 +296,7 @@ mod tests {
 
     impl Drop for EndAll {
         fn drop(&mut self) {
+            answer();
             end_all();
         }
     }
@@ -307,7 +315,12 @@ mod tests {
             ..all.clone()
         };
         // Those who ask for a name at the same time share a thread.
-        let same = join_all((0..50).map(|_| all.look_up("git.good"))).await;
+        let same = join_all((0..50).map(|_| all.look_up("git.good")));
+        let first = async {
+            until_in_flight(1).await;
+            answer();
+        };
+        let (same, ()) = tokio::join!(same, first);
         assert!(same.iter().all(Result::is_ok));
         assert_eq!(server().asked.len(), 1);
 
