@@ -20,7 +20,6 @@ use crate::schedule::Schedule;
 use crate::server::Intake;
 use crate::source::ConfiguredSource;
 use crate::source::{PollError, Redelivery, RedeliveryOptions, Source, SourceParts, Unusable};
-use crate::store::Urgency;
 use crate::work::Origin;
 
 /// Kind of the search for failed deliveries.
@@ -73,15 +72,7 @@ pub(super) fn make(
 /// Creates the source that searches for failed deliveries, and its schedule, if it is configured.
 pub(super) fn redelivery(parts: &Parts<'_>, work: &Work) -> Option<(Arc<dyn Source>, Schedule)> {
     let redelivery = parts.config.webhooks.redelivery.as_ref()?;
-    let source_parts = SourceParts {
-        client: parts.clients.api.clone(),
-        store: parts.responder.store().with_urgency(Urgency::Work),
-        responder: parts.responder.clone(),
-        engine: Arc::clone(&work.engine),
-        clock: Arc::clone(&parts.clock),
-        wake: Arc::clone(&work.wake),
-        is_scheduled: redelivery.schedule.is_cron(),
-    };
+    let source_parts = work.source_parts(parts, &redelivery.schedule);
     let made = search(parts, redelivery, source_parts.clone());
     let source: Arc<dyn Source> = match made {
         Ok(source) => Arc::new(source),

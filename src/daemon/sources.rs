@@ -19,7 +19,6 @@ use crate::source::{
     GhArchive, GhArchiveOptions, GitHubEvents, GitHubOptions, GitRemote, GitRemoteOptions,
     PollError, Scope, Source, SourceParts, Unusable,
 };
-use crate::store::Urgency;
 use crate::work::Origin;
 
 /// Sources that are ready to be polled, and the servers that the contents they find come from.
@@ -32,30 +31,18 @@ pub(super) struct Sources {
 /// Creates the configured sources. One that cannot be polled does not keep the others from it: its state tells why.
 pub(super) fn make(parts: &Parts<'_>, work: &Work) -> Sources {
     let fetcher = &work.fetcher;
-    let source_parts = SourceParts {
-        client: parts.clients.api.clone(),
-        store: parts.responder.store().with_urgency(Urgency::Work),
-        responder: parts.responder.clone(),
-        engine: Arc::clone(&work.engine),
-        clock: Arc::clone(&parts.clock),
-        wake: Arc::clone(&work.wake),
-        is_scheduled: false,
-    };
     let mut sources: Vec<(Arc<dyn Source>, Schedule)> = Vec::new();
     let mut origins: HashMap<String, Origin> = HashMap::new();
     for source in &parts.config.sources {
+        let source_parts = work.source_parts(parts, &source.schedule);
         let (origin, failed) = origin(parts.config, source, &source_parts);
-        let parts_of_it = SourceParts {
-            is_scheduled: source.schedule.is_cron(),
-            ..source_parts.clone()
-        };
         let made = match failed {
-            None => source_of(source, &origin, parts_of_it.clone(), fetcher),
+            None => source_of(source, &origin, source_parts.clone(), fetcher),
             Some(error) => Err(error),
         };
         let made = made.unwrap_or_else(|error| {
             let (name, kind) = (source.name.clone(), source.kind.name());
-            Arc::new(Unusable::new(name, kind, &error, parts_of_it))
+            Arc::new(Unusable::new(name, kind, &error, source_parts))
         });
         sources.push((made, source.schedule.clone()));
         // Sources of one host have the same clone URL, but some may have no token.

@@ -11,6 +11,8 @@ use super::parts::{Parts, Shared};
 use crate::clock::ticks;
 use crate::fetch::{FetchLimits, GitFetcher};
 use crate::scan::Engine;
+use crate::schedule::Schedule;
+use crate::source::SourceParts;
 use crate::store::{Shedding, Store, StoreError, Urgency};
 use crate::work::{KNOWN_BLOBS, Origin, Worker, WorkerOptions, WorkerParts};
 
@@ -72,6 +74,19 @@ impl Work {
                 .guarded_by(guard(parts.config)),
             engine: Arc::new(Engine::new(&parts.formats, scan.encodings)),
             wake: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Returns the dependencies of a source that is polled by this schedule.
+    pub(super) fn source_parts(&self, parts: &Parts<'_>, schedule: &Schedule) -> SourceParts {
+        SourceParts {
+            client: parts.clients.api.clone(),
+            store: parts.responder.store().with_urgency(Urgency::Work),
+            responder: parts.responder.clone(),
+            engine: Arc::clone(&self.engine),
+            clock: Arc::clone(&parts.clock),
+            wake: Arc::clone(&self.wake),
+            is_scheduled: schedule.is_cron(),
         }
     }
 

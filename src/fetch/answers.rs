@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::FetchError;
 use super::json::as_json;
 use super::pace::{Pace, PaceLimits};
+use super::waiter::Waiter;
 use crate::memory;
 
 /// Memory of bodies that are not in the large place, of all servers together, in bytes.
@@ -113,22 +114,6 @@ impl Answers {
             large: None,
             bytes: 0,
         }
-    }
-}
-
-/// Counts somebody who waits, for as long as it lives.
-struct Waiter<'a>(&'a AtomicUsize);
-
-impl<'a> Waiter<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

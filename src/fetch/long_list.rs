@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::FetchError;
+use super::waiter::Waiter;
 
 /// Time in the place while others wait for it, beyond what the bytes pay for.
 const TURN: Duration = Duration::from_secs(2);
@@ -63,22 +64,6 @@ struct Turn {
     /// Number of bytes that came since then.
     came: u64,
     _place: OwnedSemaphorePermit,
-}
-
-/// Counts somebody who waits, for as long as it lives.
-struct Waiter<'a>(&'a AtomicUsize);
-
-impl<'a> Waiter<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl LongList {

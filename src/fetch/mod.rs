@@ -42,6 +42,7 @@ mod size;
 mod texts;
 mod threads;
 mod token;
+mod waiter;
 mod weight;
 
 pub(crate) use answers::{Body, read_body};
