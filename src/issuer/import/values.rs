@@ -105,14 +105,10 @@ fn csv_columns(line: u64, fields: &[&str]) -> Result<Vec<usize>, RowError> {
     Ok(columns)
 }
 
-/// Index of the description in [`COLUMNS`]: a blank one is refused, as elsewhere, and only a file without any leaves it
-/// out.
-const DESCRIPTION: usize = 3;
-
 /// Returns a field's value, without ASCII white space around it, or `None` if nothing is left.
-fn value_of(column: usize, field: &str) -> Option<String> {
+fn value_of(field: &str) -> Option<String> {
     let text = field.trim_ascii();
-    (!text.is_empty() || column == DESCRIPTION).then(|| text.to_owned())
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 fn csv_values(line: u64, fields: &[&str], columns: &[usize]) -> Result<Values, RowError> {
@@ -126,7 +122,7 @@ fn csv_values(line: u64, fields: &[&str], columns: &[usize]) -> Result<Values, R
     }
     let mut values = Values::default();
     for (field, &column) in fields.iter().zip(columns) {
-        values[column] = value_of(column, field);
+        values[column] = value_of(field);
     }
     Ok(values)
 }
@@ -135,10 +131,10 @@ fn json_values(line: u64, text: &str) -> Result<Values, RowError> {
     let mut fields: Map<String, Value> =
         serde_json::from_str(text).map_err(|_| wrong(line, None, "is not a JSON object"))?;
     let mut values = Values::default();
-    for (column, name) in COLUMNS.into_iter().enumerate() {
-        values[column] = match fields.remove(name) {
+    for (value, name) in values.iter_mut().zip(COLUMNS) {
+        *value = match fields.remove(name) {
             None | Some(Value::Null) => None,
-            Some(Value::String(text)) => value_of(column, &text),
+            Some(Value::String(text)) => value_of(&text),
             Some(_) => return Err(wrong(line, Some(name), "has to be a string or null")),
         };
     }

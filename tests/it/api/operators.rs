@@ -277,7 +277,7 @@ on_both_databases! {
             "owner_type,owner_id,sha256,description,format,last_four,created_at,expires_at\n\
              user,u1,{},Old one,acme,eign,2025-01-02T03:04:05Z,never\n\
              robot,u1,{},,,,,\n\
-             team,t1,{},New one,rescind_secret,,,2027-01-01T00:00:00Z\n\
+             team,t1,{},,rescind_secret,,,2027-01-01T00:00:00Z\n\
              user,u1,{},again,,,,\n",
             foreign.sha256().to_hex(), Sha256Digest::of(b"x").to_hex(), secret.sha256().to_hex(), foreign.sha256().to_hex(),
         );

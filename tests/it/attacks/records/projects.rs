@@ -117,8 +117,12 @@ on_both_databases! {
         assert_eq!(found[&value.sha256()].len(), 3);
         // All of them are rewritten: without the pepper nothing is found.
         assert!(plain.find_keys(&[value.sha256()]).await.unwrap().is_empty());
-        // Two programs with different peppers imported the same value into one project.
-        import(&before, vec![copy(&value, "c", false)]).await;
+        // Two programs with different peppers store the same value in one project, before either knows of the other's.
+        let refused = issuer(&before).import(vec![copy(&value, "c", false)]).await;
+        assert!(matches!(refused, Err(StoreError::UnknownPepper { .. })), "{refused:?}");
+        let mut tx = plain.begin().await.unwrap();
+        tx.insert_key(copy(&value, "c", false)).await.unwrap();
+        tx.commit().await.unwrap();
         let keys = &peppered.find_keys(&[value.sha256()]).await.unwrap()[&value.sha256()];
         let projects: Vec<&str> = keys.iter().map(|key| &*key.project).collect();
         assert_eq!(projects, ["a", "b", "c"]);
