@@ -85,7 +85,11 @@ fn a_row_with_a_blank_description_is_imported_and_a_far_end_is_never() {
         1, 2, 3, 4, 5
     );
     let ran = binary.run_with(["keys", "import", "-"], &csv);
-    assert!(ran.stderr.contains("imported 5, already stored 0, refused 0"), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("imported 5, already stored 0, refused 0"),
+        "{ran:?}"
+    );
     ran.ok();
     let rows = format!(
         "{{\"sha256\":\"{:064x}\",\"owner_type\":\"user\",\"owner_id\":\"u\",\"description\":\" \"}}\n\
@@ -93,7 +97,11 @@ fn a_row_with_a_blank_description_is_imported_and_a_far_end_is_never() {
         6, 7
     );
     let ran = binary.run_with(["keys", "import", "-"], &rows);
-    assert!(ran.stderr.contains("imported 2, already stored 0, refused 0"), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("imported 2, already stored 0, refused 0"),
+        "{ran:?}"
+    );
     ran.ok();
     let rows = format!(
         "sha256,owner_type,owner_id,created_at\n{:064x},user,u,{far}\n{:064x},user,\u{a0},\n",

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Daemon, answer};
 use crate::cli::Binary;
 use crate::crash::{export, mint, report};
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, eventually_blocking};
 use crate::support::http::Ask as _;
 use crate::support::world::{Home, World};
 
@@ -108,11 +108,16 @@ fn a_broken_configuration_is_named_with_its_line_and_changes_nothing() {
     binary.write("patterns/a.toml", patterns);
     let app = "[[sources]]\nname = \"x\"\nkind = \"github_events\"\nscope = \"org:x\"\napi_url = \"http://127.0.0.1:1\"\n\
         clone_url = \"http://127.0.0.1:1\"\n[sources.app]\nid = 1\nprivate_key = \"no key\"\n";
+    // A source that cannot be used keeps nothing else from being taken over, as at a start.
     binary.write("config.toml", format!("{other}{app}"));
-    broken(&mut daemon, "private");
-    binary.write("config.toml", &other);
     daemon.signal("HUP");
     daemon.wait_for("is in force");
+    let token = std::fs::read_to_string(binary.path("data/rescind.db.admin-token"));
+    let token = token.expect("a token");
+    eventually_blocking("the source tells why", || {
+        let (_, sources) = daemon.get("/api/v1/sources", Some(token.trim()));
+        sources.contains("private").then_some(()).ok_or(sources)
+    });
     assert_eq!((deliver(&daemon, ONE), deliver(&daemon, OTHER)), (401, 202));
     assert_eq!(daemon.stop().code, Some(0));
 }

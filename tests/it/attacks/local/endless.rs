@@ -339,5 +339,8 @@ fn a_configuration_without_an_end_is_refused() {
     let output = scan(folder.path(), &["."]);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("./secret: a named pipe, not opened"), "{said}");
+    assert!(
+        said.contains("./secret: a named pipe, not opened"),
+        "{said}"
+    );
 }
