@@ -373,7 +373,8 @@ fn the_log_tells_of_a_refusal_and_of_a_revocation_what_one_looks_for() {
     assert_eq!(line["code"], "ACCESS_TOKEN_REQUIRED", "{line}");
     assert_eq!(line["path"], "/api/v1/incidents");
     assert_eq!(line["client"], "127.0.0.1");
-    let escaped: String = key.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let escaped: Vec<String> = key.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let escaped = escaped.concat();
     for path in [key, &escaped, &format!("{}{key}", "x".repeat(1_000))] {
         let line = refused(&format!("/api/v1/user-api-keys/{path}"), Some(token)).to_string();
         assert!(line.contains("/api/v1/user-api-keys/"), "{line}");
