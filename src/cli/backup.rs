@@ -61,8 +61,16 @@ pub(super) fn run(args: &BackupArgs, context: &Context) -> anyhow::Result<ExitCo
             );
             return Err(UsageError(text).into());
         }
+        let present = file.symlink_metadata().ok();
+        if present.as_ref().is_some_and(|present| !present.is_file()) {
+            let text = format!(
+                "{} is no regular file, and a backup would take its place: name another file",
+                file.display()
+            );
+            return Err(UsageError(text).into());
+        }
         // On PostgreSQL the command is told whatever there is.
-        if store.beside("").is_some() && file.symlink_metadata().is_ok() && !args.force {
+        if store.beside("").is_some() && present.is_some() && !args.force {
             let text = format!(
                 "{} exists: name another file, or add --force",
                 file.display()

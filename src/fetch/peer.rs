@@ -129,13 +129,15 @@ impl<'f> Peer<'f> {
             patience.received(chunk.len())?;
             long.count(chunk.len());
             long.check()?;
+            // What is wanted may be at the beginning of a chunk that goes beyond the limit.
+            let within = chunk.len().min(limit.saturating_sub(read));
             read += chunk.len();
+            let Some(held) = feed(&chunk[..within])? else {
+                break;
+            };
             if read > limit {
                 return Err(FetchError::Protocol("its list of references is too long"));
             }
-            let Some(held) = feed(&chunk)? else {
-                break;
-            };
             if held > SHORT_LIST {
                 let budget = &self.fetcher.budget;
                 let taken = long.take(&budget.long_lists, self.fetcher.limits.stall);

@@ -248,3 +248,23 @@ async fn a_database_on_a_server_has_tools_of_its_own() {
         .fails(2, &["pg_restore --single-transaction", name]);
     database.remove().await;
 }
+
+/// Run by the superuser, it would otherwise replace a device that everybody uses.
+#[test]
+fn what_is_no_regular_file_is_not_replaced() {
+    let binary = Binary::new();
+    binary.run("migrate").ok();
+    std::fs::create_dir(binary.path("folder")).expect("a folder");
+    std::fs::write(binary.path("file"), "kept").expect("a file");
+    std::os::unix::fs::symlink("file", binary.path("link")).expect("a link");
+    for name in ["folder", "link"] {
+        let ran = binary.run(&format!("backup --force {name}"));
+        ran.fails(2, &["is no regular file"]);
+    }
+    let link = std::fs::symlink_metadata(binary.path("link")).expect("the link");
+    assert!(link.is_symlink());
+    assert_eq!(
+        std::fs::read_to_string(binary.path("file")).expect("the file"),
+        "kept"
+    );
+}
