@@ -1,4 +1,4 @@
-//! Who makes a change on the command line.
+//! The actor of a change on the command line: a user of the system.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};

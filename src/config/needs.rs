@@ -41,7 +41,7 @@ impl Needs {
         works_without: false,
     };
 
-    /// What it takes to poll a source and to read the contents that it tells of.
+    /// The requirements of polling a source and of reading the contents that it tells of.
     pub const POLLS: Self = Self {
         secrets: &["database", "keys", "sources", "webhooks.*.token"],
         works_without: false,

@@ -1,4 +1,4 @@
-//! What differs between two configurations: what takes effect at once, and what needs a restart.
+//! Differences between two configurations: what takes effect at once, and what needs a restart.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};

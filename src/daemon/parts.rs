@@ -30,7 +30,7 @@ pub struct Loaded {
     pub minting: IssuerFormats,
 }
 
-/// What all generations of a daemon share.
+/// State that all generations of a daemon share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) store: Store,

@@ -74,7 +74,7 @@ struct LookUps {
     silent: Arc<Semaphore>,
 }
 
-/// What is known of a name.
+/// Knowledge of a name.
 #[derive(Debug, Default)]
 struct Name {
     /// The look-up of it, until that ends.
@@ -84,7 +84,7 @@ struct Name {
     last: Last,
 }
 
-/// How the last look-up of a name ended.
+/// End of the last look-up of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Last {
     /// There was none, or it failed soon.

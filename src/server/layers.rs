@@ -107,7 +107,7 @@ fn timed_out(limit: Duration) -> ApiError {
     ApiError::unavailable(message, Duration::from_secs(1))
 }
 
-/// What the log tells of a request.
+/// Facts about a request, for the log.
 struct Line<'a> {
     method: &'a Method,
     route: Option<&'a MatchedPath>,

@@ -52,7 +52,7 @@ pub enum BackupError {
     Unfit {
         /// Path of the file.
         path: String,
-        /// What is wrong with it, and the remedy.
+        /// Problem with it, and the remedy.
         cause: String,
     },
     /// A process has the database open.
@@ -70,7 +70,7 @@ pub enum BackupError {
     Store(#[from] StoreError),
 }
 
-/// What an examined copy of a database holds.
+/// Contents of an examined copy of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {
     /// Number of keys, valid or not.
@@ -101,7 +101,7 @@ pub enum ValidAgain {
 pub struct Candidate {
     file: NamedTempFile,
     database: PathBuf,
-    /// What it holds.
+    /// Its contents.
     pub contents: Contents,
 }
 

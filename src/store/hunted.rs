@@ -1,4 +1,4 @@
-//! Whether what is hunted is what was issued: valid keys whose prefix no loaded format has, and processes on the same
+//! Compares what is hunted with what was issued: valid keys whose prefix no loaded format has, and processes on the same
 //! database that hunt by other rules.
 
 use std::fmt;
@@ -40,14 +40,14 @@ statements! {
 pub struct Unhunted {
     /// Identifier of the key format. `None` for access tokens.
     pub format: Option<String>,
-    /// What they begin with. Empty if it is not known.
+    /// Prefix of their values. Empty if it is not known.
     pub prefix: String,
     /// Number of them.
     pub number: u64,
 }
 
 impl Unhunted {
-    /// What is to be done about them.
+    /// Remedy, for messages.
     pub const REMEDY: &str = "a leak of them is found by no scan and no source, only by whoever reports it: add a format with that prefix \
          and `retired = true` to the pattern files (docs/key-formats.md), or rotate them";
 }

@@ -28,13 +28,13 @@ struct Folder {
     context: Context,
 }
 
-/// What says which entries of a folder are left out.
+/// Rules by which entries of a folder are left out.
 #[derive(Clone, Default)]
 struct Context {
     ignored: Option<Arc<Ignored>>,
     /// Repository that the folder belongs to.
     tracked: Option<Arc<Tracked>>,
-    /// Whether an ignore file lists the folder itself. Only what git tracks in it is visited then.
+    /// `true` if an ignore file lists the folder itself. Only what git tracks in it is visited then.
     is_listed: bool,
 }
 

@@ -80,7 +80,7 @@ pub(super) struct Done {
     pub(super) more: Vec<Descendant>,
     /// Items that were read with this one.
     pub(super) beside: Vec<Uuid>,
-    /// What was left unread, in words that are safe to be stored, if anything was.
+    /// Contents that were left unread, in words that are safe to be stored, if anything was.
     pub(super) unread: Option<String>,
     /// References that are to be fetched, and what is left of their list.
     pub(super) listed: Option<Listed>,

@@ -167,7 +167,7 @@ struct PollJson<'a> {
     gap: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_poll_at: Option<Timestamp>,
-    /// Why not all of it could be read.
+    /// Reason for which not all of it could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(flatten)]
@@ -227,7 +227,7 @@ fn tell(found: &PollJson<'_>) -> anyhow::Result<()> {
     output::say(&lines.join("\n"))
 }
 
-/// What was made of the queue.
+/// Outcome of the work on the queue.
 #[derive(Serialize)]
 pub(super) struct Worked {
     items_scanned: u64,

@@ -1,4 +1,4 @@
-//! What a server says of itself.
+//! Capabilities that a server states.
 
 use memchr::memmem;
 

@@ -44,7 +44,7 @@ pub(super) struct Base64 {
     pub(super) margin: Margin,
 }
 
-/// What may stand between a line break and the base64 of the next line.
+/// Text that may stand between a line break and the base64 of the next line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Margin {
     /// Blanks.

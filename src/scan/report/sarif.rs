@@ -27,7 +27,7 @@ const FINGERPRINT: &str = "rescindCandidate/v1";
 /// The one name of a fingerprint that GitHub looks at. It is not of a line here, so that it stays when lines move.
 const FINGERPRINT_OF_GITHUB: &str = "primaryLocationLineHash";
 
-/// Where the tool is described.
+/// Address of the tool's description.
 const INFORMATION: &str = env!("CARGO_PKG_REPOSITORY");
 
 /// Bytes that paths in a URI are written without: all but RFC 3986's unreserved characters and slashes.

@@ -62,7 +62,7 @@ impl Serialize for WholeValue {
 pub enum FirstValue {
     /// The whole value, which is never shown again.
     Whole(WholeValue),
-    /// What the key that was created before is known by.
+    /// Last characters of the key that was created before.
     Before(LastFour),
 }
 

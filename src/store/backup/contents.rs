@@ -1,4 +1,4 @@
-//! What a copy of a SQLite database holds, and what is valid in it that is not any more.
+//! Contents of a copy of a SQLite database, and what is valid in it that is not any more.
 
 use std::path::Path;
 

@@ -29,7 +29,7 @@ const KNOWN: [&str; 16] = [
     "options",
 ];
 
-/// How many of them a message names: the others are other names of the same.
+/// Number of them that a message names: the others are other names of the same.
 const NAMED: usize = 4;
 
 /// Returns how to connect, and the name of the database for messages, which has no password.

@@ -1,4 +1,4 @@
-//! Whether a SQLite database may be made where there is none: only where none has been, unless that is asked for.
+//! Decides whether a SQLite database may be made where there is none: only where none has been, unless that is asked for.
 
 use std::path::{Path, PathBuf};
 

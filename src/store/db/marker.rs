@@ -22,7 +22,7 @@ The identity of the rescind store beside this file. If the database is not there
 says so instead of making a new one. Backups need not have it.
 ";
 
-/// What the file says.
+/// Contents of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) enum Marked {
     /// There is no file.

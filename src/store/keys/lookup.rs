@@ -59,7 +59,7 @@ type Answer<T> = Result<Option<T>, Arc<StoreError>>;
 /// Result of a query.
 struct Found<T> {
     found: HashMap<Sha256Digest, T>,
-    /// Why nobody can tell of what was not found whether it exists.
+    /// Reason for which nobody can tell of what was not found whether it exists.
     others: Option<Arc<StoreError>>,
 }
 

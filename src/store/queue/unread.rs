@@ -1,4 +1,4 @@
-//! What was not read of a branch, and is read again when something rests on it.
+//! Contents of a branch that were not read, and are read again when something rests on it.
 //!
 //! A push is read without what its branch had before, and a new branch without what that of `HEAD` has. What failed
 //! there for good, was gone, or was cut by a budget, would be read by nobody then. So whoever rests on a branch puts

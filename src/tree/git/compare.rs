@@ -49,7 +49,7 @@ struct Added {
     kind: EntryKind,
     name: Vec<u8>,
     id: String,
-    /// Whether nothing had this name before.
+    /// `true` if nothing had this name before.
     is_named_anew: bool,
     /// Folders that had this name before.
     before: Vec<String>,

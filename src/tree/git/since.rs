@@ -120,7 +120,7 @@ fn add(
     Ok(())
 }
 
-/// What a commit says of others.
+/// Links of a commit to others.
 struct Commit {
     folder: String,
     parents: Vec<String>,

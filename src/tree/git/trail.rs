@@ -34,7 +34,7 @@ struct Level {
     at: usize,
 }
 
-/// Where an object is.
+/// Place of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     /// Path of the object. `None` if it is unknown, or no commit has the object.

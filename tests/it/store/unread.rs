@@ -1,4 +1,4 @@
-//! What was not read of a branch, and is read again when something rests on it.
+//! Contents of a branch that were not read, and are read again when something rests on it.
 
 use rescind::store::{Descendant, Fetched, Lineage, NewWorkItem, Part, Priority, Store, WorkItem};
 

@@ -125,7 +125,7 @@ pub(super) struct SourceCounts {
 /// Something that was left unread.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct UnreadView {
-    /// What it is, and the reason.
+    /// Name of the item or event, and the reason.
     what: String,
     /// Time at which it was left unread.
     #[serde(serialize_with = "rfc3339")]
