@@ -182,28 +182,28 @@ impl Worker {
     }
 
     /// Runs like [`run`](Self::run), or until another worker of this process takes over: once `replaced` is canceled, no
-    /// new item is claimed, and those that are held are finished, however long that takes.
+    /// new item is claimed, those that are not begun are given back, and the others are finished, however long that takes.
     pub async fn run_until_replaced(&self, replaced: &CancellationToken, stop: &CancellationToken) {
-        let mut run = Run::new(self);
+        let mut run = Run::new(self, replaced.clone());
         let mut heartbeat = self.heartbeat();
         let mut keeping = tokio::time::interval(KEEPING);
         self.remember_clean_blobs().await;
         while !stop.is_cancelled() {
-            run.is_replaced = replaced.is_cancelled();
+            let is_replaced = run.is_replaced();
             let full = run.turn_over().await;
-            if run.is_replaced && run.holds_nothing() {
+            if is_replaced && run.holds_nothing() {
                 break;
             }
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = replaced.cancelled(), if !run.is_replaced => {}
+                () = replaced.cancelled(), if !is_replaced => {}
                 _ = heartbeat.tick() => run.stay_alive().await,
                 _ = keeping.tick() => {
                     run.keep_order().await;
                     keeping.reset_after(run.until_keeping().await);
                 }
                 () = run.next_end(), if !run.tasks.is_empty() => {}
-                () = self.wait_for_work(), if !full && !run.is_replaced => {}
+                () = self.wait_for_work(), if !full && !is_replaced => {}
                 // Finished while the database was told what had been begun.
                 () = std::future::ready(()), if run.has_more_to_commit() => {}
             }
@@ -216,7 +216,7 @@ impl Worker {
     /// # Errors
     /// Returns a [`StoreError`] if the database fails.
     pub async fn drain(&self) -> Result<usize, StoreError> {
-        let mut run = Run::new(self);
+        let mut run = Run::new(self, CancellationToken::new());
         self.remember_clean_blobs().await;
         let mut heartbeat = self.heartbeat();
         loop {

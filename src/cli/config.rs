@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::{Context, DONE, output};
-use crate::config::Needs;
+use crate::config::{ConfigError, Needs};
 
 /// `rescind config`
 #[derive(Debug, Args)]
@@ -21,7 +21,9 @@ pub(super) struct ConfigArgs {
 enum ConfigCommand {
     /// Print the effective configuration as TOML, with secrets masked and the origin of each value
     #[command(after_help = "Example:
-  RESCIND__SERVER__BIND=0.0.0.0:8787 rescind config show")]
+  RESCIND__SERVER__BIND=0.0.0.0:8787 rescind config show
+
+A secret that cannot be looked up is shown as \"not set\", and named on standard error; the exit code is 2 then.")]
     Show {
         /// Print JSON, without the origins
         #[arg(long)]
@@ -31,7 +33,7 @@ enum ConfigCommand {
 
 pub(super) fn run(args: &ConfigArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let ConfigCommand::Show { json } = args.command;
-    let config = context.config(Needs::ALL)?;
+    let config = context.config(Needs::SHOWN)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -42,6 +44,9 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> anyhow::Result<ExitCo
         output::say_json(&shown)?;
     } else {
         output::say(shown.trim_end())?;
+    }
+    if !config.unset.is_empty() {
+        return Err(ConfigError::Invalid(config.unset).into());
     }
     // A valid file may still name formats that do not exist.
     config.issuer_formats(&context.formats(&config)?)?;

@@ -30,7 +30,15 @@ impl Records {
     /// # Errors
     /// Returns an error if the configuration is invalid, or the database cannot be opened or is not ready.
     pub(super) async fn open(context: &Context) -> anyhow::Result<Self> {
-        let config = context.config(Needs::RECORDS)?;
+        Self::open_for(context, Needs::RECORDS).await
+    }
+
+    /// Likewise for a command that needs more of the configuration.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Records::open`].
+    pub(super) async fn open_for(context: &Context, needs: Needs) -> anyhow::Result<Self> {
+        let config = context.config(needs)?;
         let store = open_store(&config, Empty::Refuse).await?;
         store.check_ready().await?;
         Ok(Self {

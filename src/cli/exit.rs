@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::{Context, LogFormat, UsageError, logging};
-use crate::config::{Config, ConfigError, Needs};
+use crate::config::{Config, ConfigError};
 use crate::daemon::DaemonError;
 use crate::issuer::IssueError;
-use crate::keyformat::{FormatSet, FormatsError};
+use crate::keyformat::FormatsError;
 use crate::scan::{Redactor, visible_lines};
 use crate::store::{BackupError, StoreError};
 
@@ -30,12 +30,7 @@ pub(super) fn report(error: &anyhow::Error, context: &Context) -> ExitCode {
         return DONE;
     }
     let path = context.config_path.as_deref();
-    let config = Config::load(path, &context.environment, Needs::FORMATS);
-    let formats = config.map(|config| config.load_formats());
-    let formats = match formats {
-        Ok(Ok(formats)) => formats,
-        _ => FormatSet::builtin(),
-    };
+    let formats = Config::formats_of_messages(path, &context.environment);
     let text = format!("{error:#}");
     let redactor = Redactor::new(&formats);
     let text = redactor.redact(&text);

@@ -155,6 +155,10 @@ impl Context {
 
 /// Parses the command line of this process and runs the command.
 pub fn main() -> ExitCode {
+    // Before anything that takes a while: signals that the daemon outlives end the process that it replaces.
+    if std::env::args_os().skip(1).any(|word| word == "serve") {
+        allocator::settle();
+    }
     match Cli::try_parse() {
         Ok(cli) => run(cli),
         Err(error) => exit::refused_arguments(&error),

@@ -127,9 +127,9 @@ fn revision(text: &str) -> Result<String, String> {
 pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let targets = targets(args)?;
     let config = context.config(if args.look_up {
-        Needs::KEYS
+        Needs::MATCHES
     } else {
-        Needs::FORMATS
+        Needs::SCANS
     })?;
     let formats = context.formats(&config)?;
     let engine = Engine::new(&formats, config.scan.encodings);

@@ -11,9 +11,9 @@ use clap::Args;
 use super::context::{InitArgs, block_on};
 use super::{Context, DONE, allocator, first_token, output};
 use crate::clock::SystemClock;
-use crate::config::Needs;
+use crate::config::{Config, Needs};
 use crate::daemon::{Daemon, DaemonError, Ended, Hangups, Loaded, OtherSignals, Signals};
-use crate::keyformat::KeyValue;
+use crate::keyformat::{FormatSet, KeyValue};
 use crate::scan::Redactor;
 use crate::store::Store;
 
@@ -37,15 +37,17 @@ pub(super) struct ServeArgs {
 
 pub(super) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<ExitCode> {
     allocator::settle();
-    let loaded = load(context)?;
-    for warning in &loaded.config.warnings {
-        tracing::warn!("{warning}");
-    }
     block_on(async {
-        // First, so that a signal during the start ends it in order too.
-        let signals = Signals::listen().context("cannot listen for signals")?;
+        // Before anything that takes a while: each of these would end the process.
         let hangups = Hangups::listen().context("cannot listen for signals")?;
         let others = OtherSignals::listen();
+        // Nothing runs yet that this could keep waiting. SIGTERM ends it: a pipe may have no writer.
+        let loaded = load(context, None)?;
+        for warning in &loaded.config.warnings {
+            tracing::warn!("{warning}");
+        }
+        // So that a signal during the start ends it in order, too.
+        let signals = Signals::listen().context("cannot listen for signals")?;
         tokio::select! {
             ended = serve(args, context, loaded, signals, hangups) => ended,
             never = others.ignore() => match never {},
@@ -53,9 +55,15 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<ExitCod
     })
 }
 
-/// Reads the configuration and the key formats.
-fn load(context: &Context) -> anyhow::Result<Loaded> {
-    let config = context.config(Needs::ALL)?;
+/// Reads the configuration and the key formats, again if some are in force.
+fn load(context: &Context, in_force: Option<&Config>) -> anyhow::Result<Loaded> {
+    let config = match in_force {
+        Some(config) => {
+            let path = context.config_path.as_deref();
+            config.load_again(path, &context.environment, Needs::ALL)?
+        }
+        None => context.config(Needs::ALL)?,
+    };
     let formats = context.formats(&config)?;
     let minting = config.issuer_formats(&formats)?;
     Ok(Loaded {
@@ -65,9 +73,21 @@ fn load(context: &Context) -> anyhow::Result<Loaded> {
     })
 }
 
-/// Reads them again, for a daemon that goes on whatever is wrong with them.
-fn load_again(context: &Context, known: &Redactor) -> Result<Loaded, String> {
-    load(context).map_err(|error| known.redact(&format!("{error:#}")).into_owned())
+/// Reads them again, for a daemon that goes on whatever is wrong with them. A key in a wrong place of a file must not be
+/// repeated: one of a format in force, of one that `first` had, or of one that is about to be.
+fn load_again(context: &Context, first: &FormatSet, in_force: &Loaded) -> Result<Loaded, String> {
+    load(context, Some(&in_force.config)).map_err(|error| {
+        let path = context.config_path.as_deref();
+        let next = Config::formats_of_messages(path, &context.environment);
+        let mut known = vec![first, &in_force.formats, &next];
+        let named = in_force.config.load_formats();
+        known.extend(named.as_ref().ok());
+        known
+            .into_iter()
+            .fold(format!("{error:#}"), |text, formats| {
+                Redactor::new(formats).redact(&text).into_owned()
+            })
+    })
 }
 
 /// Runs the daemon until a signal stops it.
@@ -84,8 +104,7 @@ async fn serve(
         is_first.store(io::stdout().is_terminal(), Ordering::Relaxed);
         Ok(())
     };
-    // A key in a wrong place of the file must not be repeated.
-    let redactor = Redactor::new(&loaded.formats);
+    let first = loaded.formats.clone();
     let clock = Arc::new(SystemClock);
     let started = Daemon::start(loaded, args.init.init, clock, &mut signals, &show);
     let daemon = match Box::pin(started).await {
@@ -97,7 +116,7 @@ async fn serve(
         let _ = output::line(&format!("API: {}", daemon.url()));
     }
     let again = context.clone();
-    let load = Arc::new(move || load_again(&again, &redactor));
+    let load = Arc::new(move |in_force: &Loaded| load_again(&again, &first, in_force));
     match daemon.run(signals, hangups, load).await {
         Ended::Cleanly | Ended::InAHurry => Ok(DONE),
         Ended::TaskDied(name) => {

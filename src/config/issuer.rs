@@ -1,7 +1,10 @@
 //! The parts of the configuration that concern key formats, checked against the formats themselves.
 
+use std::path::Path;
+
+use super::file::Occasion;
 use super::problem::{ConfigError, Problems, nearest};
-use super::{Config, ConfigPlace};
+use super::{Config, ConfigPlace, DEFAULT_FILE, DEFAULT_FORMATS, Environment, Needs};
 use crate::issuer::IssuerFormats;
 use crate::keyformat::{FormatSet, FormatsError, KeyFormat, Visibility};
 
@@ -15,6 +18,25 @@ impl Config {
             Some(dir) => FormatSet::load_dir(dir),
             None => Ok(FormatSet::builtin()),
         }
+    }
+
+    /// Returns the key formats by which a message is redacted, whatever is wrong with the configuration: those that it
+    /// names, or else those of a variable or of the folder beside the file, or else the built-in ones.
+    pub fn formats_of_messages(file: Option<&Path>, environment: &Environment) -> FormatSet {
+        let load = |config: Self| config.load_formats().ok();
+        let named = || Self::load_on(file, environment, Needs::FORMATS, Occasion::Message);
+        let of_variable = || {
+            let path = Path::new(DEFAULT_FILE);
+            let config = Self::parse_for(path, "", environment, Needs::FORMATS, true).ok()?;
+            load(config.formats.dir.is_some().then_some(config)?)
+        };
+        let beside = || {
+            let file = file.unwrap_or(Path::new(DEFAULT_FILE));
+            FormatSet::load_dir(&file.with_file_name(DEFAULT_FORMATS)).ok()
+        };
+        let formats = named().ok().and_then(load);
+        let formats = formats.or_else(of_variable).or_else(beside);
+        formats.unwrap_or_else(FormatSet::builtin)
     }
 
     /// Returns the formats that `[issuer]` names, in which keys can be minted.

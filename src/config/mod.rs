@@ -5,6 +5,7 @@
 //! returns either a fully validated configuration or every problem that it found.
 
 mod duration;
+mod file;
 mod issuer;
 mod needs;
 mod problem;
@@ -17,8 +18,7 @@ mod url;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use duration::parse_duration;
 pub use needs::Needs;
@@ -30,6 +30,7 @@ pub use sections::{
 
 pub use url::without_slash;
 
+use file::{FOUND, Occasion, bounded};
 use problem::Problems;
 use read::{Reader, Section};
 
@@ -68,7 +69,8 @@ impl std::fmt::Debug for Environment {
 
 impl Config {
     /// Loads the configuration from `file`, or from [`DEFAULT_FILE`] if that exists, and from the
-    /// environment. Secrets that are not in `needs` are not looked up.
+    /// environment. Secrets that are not in `needs` are not looked up, and what is wrong in other sections than those is
+    /// left to whoever needs them.
     ///
     /// A [`DEFAULT_FILE`] that plainly belongs to another program is left aside if the defaults do as well, which
     /// [`Config::left_aside`] then tells.
@@ -81,18 +83,53 @@ impl Config {
         environment: &Environment,
         needs: Needs,
     ) -> Result<Self, ConfigError> {
-        let default = Path::new(DEFAULT_FILE);
-        let (path, text, is_named) = match file {
-            Some(path) => (path, read(path, NAMED)?, true),
-            None if default.exists() => (default, read(default, FOUND)?, false),
-            None => return Self::parse_for(default, "", environment, needs, true),
-        };
-        let mut config = Self::parse_for(path, &text, environment, needs, is_named)?;
-        if config.formats.dir.is_none() && config.left_aside.is_none() {
-            let beside = path.with_file_name(DEFAULT_FORMATS);
-            config.formats.dir = Some(beside).filter(|beside| beside.is_dir());
+        Self::load_on(file, environment, needs, Occasion::Start)
+    }
+
+    /// Loads the configuration again, from where this one came, for a daemon.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Config::load`], and [`ConfigError::Unreadable`] if a file that this configuration was read
+    /// from is gone, is empty now, or is not a regular one and may have been readable only once.
+    pub fn load_again(
+        &self,
+        file: Option<&Path>,
+        environment: &Environment,
+        needs: Needs,
+    ) -> Result<Self, ConfigError> {
+        let on = Occasion::Reload(self.file.as_ref());
+        let mut config = Self::load_on(file, environment, needs, on)?;
+        if config.formats.dir.is_none() && self.formats.dir == config.formats_beside() {
+            // It is gone: to load it is an error that names it.
+            config.formats.dir = config.formats_beside();
         }
         Ok(config)
+    }
+
+    fn load_on(
+        file: Option<&Path>,
+        environment: &Environment,
+        needs: Needs,
+        on: Occasion<'_>,
+    ) -> Result<Self, ConfigError> {
+        let Some(read) = file::find(file, on)? else {
+            return Self::parse_for(Path::new(DEFAULT_FILE), "", environment, needs, true);
+        };
+        let path = read.from.path();
+        let mut config = Self::parse_for(path, &read.text, environment, needs, read.is_named)?;
+        config.file = Some(read.from);
+        if config.formats.dir.is_none() && config.left_aside.is_none() {
+            config.formats.dir = config
+                .formats_beside()
+                .filter(|beside| file::is_folder_to_be(beside));
+        }
+        Ok(config)
+    }
+
+    /// Returns the folder of pattern files beside the file that this was read from, whether or not there is one.
+    fn formats_beside(&self) -> Option<PathBuf> {
+        let file = self.file.as_ref()?;
+        Some(file.path().with_file_name(DEFAULT_FORMATS))
     }
 
     /// Parses the configuration from the text of a file. `path` names the file in problems.
@@ -125,65 +162,28 @@ impl Config {
         }
         let variables = environment.0.iter();
         let variables = variables.map(|(name, value)| (name.as_str(), value.as_str()));
-        tree::overlay(&mut table, variables, &problems);
+        let is_needed = |path: &str| needs.has_part(path);
+        tree::overlay(&mut table, variables, is_needed, &problems);
         let reader = Reader {
             problems: &problems,
             environment,
             needs,
             warnings: RefCell::default(),
             origins: RefCell::default(),
+            unset: RefCell::default(),
         };
         let mut config = sections::read(Section::root(&reader, table));
         config.warnings = reader.warnings.into_inner();
         config.origins = reader.origins.into_inner();
+        config.unset = reader.unset.into_inner();
         config.left_aside = left_aside;
         problems.into_result()?;
         Ok(config)
     }
 }
 
-const NAMED: &str =
-    "name an existing file with --config or RESCIND_CONFIG, or use neither for the defaults";
-const FOUND: &str =
-    "it is read because it is in the current folder; name another one with --config";
 const FOREIGN: &str =
     "this file seems to belong to another program: no configuration of Rescind has this";
 
 /// Name of the folder of pattern files beside the configuration file, which are used if it exists and no other is named.
 const DEFAULT_FORMATS: &str = "patterns";
-
-/// The largest file that is read, in bytes.
-const MAX_FILE: u64 = 1 << 20;
-
-/// Reads a file of at most [`MAX_FILE`] bytes. A file that was found may be anyone's, and opening a pipe would wait for
-/// a writer. A file that was named may be a pipe, or the null device.
-fn bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
-    if !is_named && !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    let mut file = std::fs::File::open(path)?.take(MAX_FILE + 1);
-    if file.read_to_end(&mut bytes)? as u64 > MAX_FILE {
-        return Err(io::Error::other("it is larger than 1 MiB"));
-    }
-    Ok(bytes)
-}
-
-fn read(path: &Path, hint: &'static str) -> Result<String, ConfigError> {
-    let bytes = bounded(path, hint == NAMED).map_err(|cause| ConfigError::Unreadable {
-        path: path.to_owned(),
-        cause,
-        hint,
-    })?;
-    String::from_utf8(bytes).map_err(|error| {
-        let sound = error.utf8_error().valid_up_to();
-        // Everything before the first invalid byte is UTF-8, so nothing is lost.
-        let text = String::from_utf8_lossy(&error.as_bytes()[..sound]);
-        ConfigError::Invalid(vec![Problem {
-            place: tree::place_at(&path.into(), &text, sound),
-            key: String::new(),
-            what: "this is not UTF-8".to_owned(),
-            hint: "save the file in UTF-8".to_owned(),
-        }])
-    })
-}

@@ -1,6 +1,6 @@
-//! Parts of the configuration that a command needs. All of a file is checked, so that a misspelled key is found by
-//! whichever command comes first, but only the secrets that are needed are looked up: a hook that scans what is
-//! staged has no use for the password of the database.
+//! Parts of the configuration that a command needs. A section that is misspelled is found by whichever command comes
+//! first, but what is wrong within a section concerns those who need it only, and only the secrets that are needed are
+//! looked up: a hook that scans what is staged has no use for the password of the database.
 
 use super::problem::ConfigPlace;
 use super::problem::nearest;
@@ -9,55 +9,96 @@ use super::tree::{Table, Value};
 /// Parts of the configuration that a command needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
-    /// Sections, or keys in them, whose secrets are looked up. `*` stands for any one name.
+    /// Sections whose mistakes are in the way. `*` stands for any one name.
+    sections: &'static [&'static str],
+    /// Sections, or keys in them, whose secrets are looked up.
     secrets: &'static [&'static str],
     /// `true` if the command does the same without any configuration file. One of another program that happens to be
     /// in the current folder is then left aside.
     works_without: bool,
+    /// `true` if a secret that cannot be looked up is no mistake yet, but marked.
+    marks_unset: bool,
 }
 
 impl Needs {
-    /// Everything: the daemon, and the commands that examine the configuration itself.
-    pub const ALL: Self = Self {
-        secrets: &["*"],
-        works_without: false,
+    /// Everything: the daemon, and the command that examines whether it would start.
+    pub const ALL: Self = Self::new(&["*"], &["*"]);
+
+    /// Everything that can be shown.
+    pub const SHOWN: Self = Self {
+        marks_unset: true,
+        ..Self::ALL
+    };
+
+    /// Key formats.
+    pub const FORMATS: Self = Self {
+        works_without: true,
+        ..Self::new(&["formats"], &[])
     };
 
     /// Key formats and limits of scanning.
-    pub const FORMATS: Self = Self {
-        secrets: &[],
+    pub const SCANS: Self = Self {
         works_without: true,
+        ..Self::new(&["formats", "scan"], &[])
     };
 
-    /// The database, but no value in it that stands under a pepper: the revocation log, the state of the sources.
-    pub const RECORDS: Self = Self {
-        secrets: &["database"],
-        works_without: false,
-    };
+    /// The database, but no value in it that stands under a pepper: the revocation log.
+    pub const RECORDS: Self = Self::new(&["database"], &["database"]);
+
+    /// Likewise, the names of what is polled and received, and the key formats: the state of the sources.
+    pub const SOURCES: Self = Self::new(
+        &["database", "formats", "sources", "webhooks"],
+        &["database"],
+    );
 
     /// The database, with the keys and access tokens in it.
-    pub const KEYS: Self = Self {
-        secrets: &["database", "keys"],
-        works_without: false,
-    };
+    pub const KEYS: Self = Self::new(
+        &["database", "keys", "formats", "issuer"],
+        &["database", "keys"],
+    );
+
+    /// The same for whatever a scan finds.
+    pub const MATCHES: Self = Self::new(
+        &["database", "keys", "formats", "issuer", "scan"],
+        &["database", "keys"],
+    );
 
     /// The requirements of polling a source and of reading the contents that it tells of.
-    pub const POLLS: Self = Self {
-        secrets: &["database", "keys", "sources", "webhooks.*.token"],
-        works_without: false,
-    };
+    pub const POLLS: Self = Self::new(POLLED, &["database", "keys", "sources", "webhooks.*.token"]);
 
     /// The same for the search for failed deliveries.
-    pub const REDELIVERS: Self = Self {
-        secrets: &[
+    pub const REDELIVERS: Self = Self::new(
+        POLLED,
+        &[
             "database",
             "keys",
             "sources",
             "webhooks.*.token",
             "webhooks.*.redelivery",
         ],
-        works_without: false,
-    };
+    );
+
+    const fn new(sections: &'static [&'static str], secrets: &'static [&'static str]) -> Self {
+        Self {
+            sections,
+            secrets,
+            works_without: false,
+            marks_unset: false,
+        }
+    }
+
+    /// Returns whether a mistake at this path, such as `server.bind`, is one for this command. The name of a section that
+    /// there is not is one for every command.
+    pub(super) fn has_part(self, path: &str) -> bool {
+        let section = path.split('.').next().map_or("", without_index);
+        let is_part = |needed: &&str| *needed == "*" || *needed == section;
+        !SECTIONS.contains(&section) || self.sections.iter().any(is_part)
+    }
+
+    /// Returns whether a secret that cannot be looked up is marked.
+    pub(super) fn marks_unset(self) -> bool {
+        self.marks_unset
+    }
 
     /// Returns whether the secret at this path, such as `webhooks.github.secrets[0]`, is needed.
     pub(super) fn has_secret(self, path: &str) -> bool {
@@ -79,8 +120,13 @@ fn without_index(part: &str) -> &str {
     part.split_once('[').map_or(part, |(name, _)| name)
 }
 
+/// Sections that are needed to read what is polled, and to respond to it.
+const POLLED: &[&str] = &[
+    "database", "keys", "formats", "issuer", "policy", "sources", "webhooks", "scan", "work",
+];
+
 /// Sections of the configuration.
-pub(super) const SECTIONS: &[&str] = &[
+const SECTIONS: &[&str] = &[
     "server", "database", "formats", "keys", "issuer", "policy", "partners", "webhooks", "sources",
     "scan", "work",
 ];
@@ -142,6 +188,20 @@ mod tests {
             "pepers = []\n[server]\n[database]\n[scan]\n",
         ] {
             assert_eq!(line(ours), None, "{ours}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_in_the_way_of_those_who_need_its_section() {
+        for path in ["server.port", "sources[0].kind", "webhooks"] {
+            assert!(Needs::ALL.has_part(path), "{path}");
+            assert!(!Needs::SCANS.has_part(path), "{path}");
+        }
+        assert!(Needs::SCANS.has_part("scan.encodings"));
+        assert!(Needs::SOURCES.has_part("sources[0].kind"));
+        assert!(!Needs::KEYS.has_part("sources[0].kind"));
+        for path in ["fromats", "", "fromats.dir"] {
+            assert!(Needs::SCANS.has_part(path), "{path}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::problem::{ConfigPlace, Problems, nearest};
+use super::problem::{ConfigPlace, Problem, Problems, nearest};
 use super::tree::{Node, Table, Value, parse_raw};
 use super::{Environment, Needs};
 
@@ -17,7 +17,11 @@ pub(super) struct Reader<'a> {
     pub(super) needs: Needs,
     pub(super) warnings: RefCell<Vec<String>>,
     pub(super) origins: RefCell<BTreeMap<String, ConfigPlace>>,
+    /// Secrets that could not be looked up and are marked.
+    pub(super) unset: RefCell<Vec<Problem>>,
 }
+
+pub(super) use secret::is_unset;
 
 /// A value and its place, for the checks that follow that of its type.
 pub(super) struct Found<T> {
@@ -58,17 +62,21 @@ impl<'a> Section<'a> {
         &self.place
     }
 
-    /// Reports a problem with the value of `key`.
+    /// Reports a problem with the value of `key`, if it is in the way of whoever needs the configuration.
     pub(super) fn refuse(&self, place: &ConfigPlace, key: &str, what: &str, hint: &str) {
-        self.reader
-            .problems
-            .add(place, self.path_of(key), what, hint);
+        let path = self.path_of(key);
+        if self.reader.needs.has_part(&path) {
+            self.reader.problems.add(place, path, what, hint);
+        }
     }
 
     /// Warns of the value of `key`, which is taken.
     pub(super) fn warn(&self, key: &str, what: &str) {
-        let warning = format!("{}: {what}", self.path_of(key));
-        self.reader.warnings.borrow_mut().push(warning);
+        let path = self.path_of(key);
+        if self.reader.needs.has_part(&path) {
+            let warning = format!("{path}: {what}");
+            self.reader.warnings.borrow_mut().push(warning);
+        }
     }
 
     /// Returns `true` if `key` has a value, valid or not.

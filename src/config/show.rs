@@ -6,6 +6,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::problem::ConfigPlace;
+use super::read::is_unset;
 use super::sections::{App, Config, OnLeak, Redelivery, Source, SourceKind};
 use super::url::without_slash;
 use super::{duration, size};
@@ -14,6 +15,9 @@ use crate::github::InstallationId;
 use crate::intake::PartnerName;
 
 const MASK: &str = "********";
+
+/// Shown in place of a secret that could not be looked up.
+const UNSET: &str = "not set";
 
 impl Config {
     /// Returns the configuration as TOML with masked secrets. A comment after each value names its
@@ -140,8 +144,8 @@ impl Writer<'_> {
             let hosts = webhook.clone_hosts.iter();
             let hosts: Vec<String> = hosts.map(|host| quoted(without_slash(host))).collect();
             self.line(&path, "clone_hosts", &format!("[{}]", hosts.join(", ")));
-            if webhook.token.is_some() {
-                self.line(&path, "token", &quoted(MASK));
+            if let Some(token) = &webhook.token {
+                self.line(&path, "token", &mask(token));
             }
             if let Some(user) = &webhook.user {
                 self.line(&path, "user", &quoted(user));
@@ -161,8 +165,8 @@ impl Writer<'_> {
         let hooks = redelivery.hooks.iter();
         let hooks: Vec<String> = hooks.map(|hook| quoted(&hook.to_string())).collect();
         self.line(path, "hooks", &format!("[{}]", hooks.join(", ")));
-        if redelivery.token.is_some() {
-            self.line(path, "token", &quoted(MASK));
+        if let Some(token) = &redelivery.token {
+            self.line(path, "token", &mask(token));
         }
         let api_url = quoted(without_slash(&redelivery.api_url));
         self.line(path, "api_url", &api_url);
@@ -193,8 +197,8 @@ impl Writer<'_> {
             let clone_url = quoted(without_slash(&source.clone_url));
             self.line(path, "clone_url", &clone_url);
         }
-        if source.token.is_some() {
-            self.line(path, "token", &quoted(MASK));
+        if let Some(token) = &source.token {
+            self.line(path, "token", &mask(token));
         }
         if let Some(user) = &source.user {
             self.line(path, "user", &quoted(user));
@@ -211,40 +215,98 @@ impl Writer<'_> {
 
     fn app(&mut self, path: &str, app: &App) {
         self.line(path, "id", &app.id.to_string());
-        self.line(path, "private_key", &quoted(MASK));
+        self.line(path, "private_key", &mask(&app.private_key));
         if let InstallationId::Known(installation) = &app.installation {
             self.line(path, "installation", &installation.to_string());
         }
     }
 }
 
-/// Formats a list of secrets, of which only the number is shown.
+/// Formats a secret, of which is only shown whether it is there.
+fn mask(secret: &SecretString) -> String {
+    quoted(if is_unset(secret) { UNSET } else { MASK })
+}
+
+/// Formats a list of secrets.
 fn masks(secrets: &[SecretString]) -> String {
-    format!("[{}]", vec![quoted(MASK); secrets.len()].join(", "))
+    let masks: Vec<String> = secrets.iter().map(mask).collect();
+    format!("[{}]", masks.join(", "))
 }
 
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// Returns a database URL without its password. A URL that cannot be parsed is masked as a whole.
+/// Returns a database URL without its password, and without any parameter that is not known to be harmless. A URL that
+/// cannot be parsed, or where something stands that belongs elsewhere, is masked as a whole: what is misspelled may be a
+/// password.
 fn masked_url(url: &SecretString) -> String {
+    if is_unset(url) {
+        return UNSET.to_owned();
+    }
     let text = url.expose_secret();
     if text.starts_with("sqlite:") {
-        return text.to_owned();
+        return match text.split_once('?') {
+            Some((file, query)) => format!("{file}?{}", masked_query(query)),
+            None => text.to_owned(),
+        };
     }
     let Ok(mut url) = Url::parse(text) else {
         return MASK.to_owned();
     };
+    let (_, rest) = text.split_once("://").unwrap_or_default();
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = place.split_once('/').unwrap_or((place, ""));
+    let (user, server) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let user = user.split(':').next().unwrap_or_default();
+    let is_odd = [user, server, path].into_iter().any(has_marks);
+    if is_odd || query.contains('@') || rest.contains('#') {
+        return MASK.to_owned();
+    }
     if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
         return MASK.to_owned();
     }
-    // Options such as `password=` or `sslpassword=` may be in the query too, percent-encoded as well.
-    let is_secret = |name: &str| name.to_ascii_lowercase().contains("password");
-    if url.query_pairs().any(|(name, _)| is_secret(&name)) {
-        url.set_query(Some(MASK));
+    if let Some(query) = url.query().map(masked_query) {
+        url.set_query(Some(&query));
     }
     url.into()
+}
+
+/// Parameters of database URLs whose values are no secrets.
+const HARMLESS: [&str; 18] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "ssl-mode",
+    "ssl-root-cert",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "mode",
+    "cache",
+    "immutable",
+    "vfs",
+];
+
+fn masked_query(query: &str) -> String {
+    let shown = query.split('&').map(|pair| {
+        let is_harmless = pair
+            .split_once('=')
+            .is_some_and(|(name, value)| HARMLESS.contains(&name) && !has_marks(value));
+        if is_harmless { pair } else { MASK }
+    });
+    shown.collect::<Vec<_>>().join("&")
+}
+
+/// Returns whether a part of a URL has characters that set apart others.
+fn has_marks(part: &str) -> bool {
+    part.contains(['&', '=', ';', '@', ' '])
 }
 
 #[cfg(test)]
@@ -269,6 +331,31 @@ mod tests {
                 "postgres://host/db?********",
             ),
             ("postgres://me:hunter2@[", "********"),
+            (
+                "postgres://host/db?pass=hunter2",
+                "postgres://host/db?********",
+            ),
+            (
+                "postgres://host/db?sslmode=require&sslpassword=hunter2&user=me",
+                "postgres://host/db?sslmode=require&********&user=me",
+            ),
+            (
+                "postgres://host/db?user=me;password=hunter2",
+                "postgres://host/db?********",
+            ),
+            ("postgres://host/db?hunter2", "postgres://host/db?********"),
+            ("postgres://host/db&password=hunter2", "********"),
+            ("postgres://host/db;password=hunter2", "********"),
+            ("postgres://host/db password=hunter2", "********"),
+            ("postgres://host&password=hunter2/db", "********"),
+            ("postgres://me&password=hunter2@host/db", "********"),
+            ("postgres://me:5432/hunter2@host/db", "********"),
+            ("postgres://me:5432?hunter2@host/db", "********"),
+            ("postgres://me:5432#hunter2@host/db", "********"),
+            (
+                "sqlite://data/r.db?mode=rwc&key=hunter2",
+                "sqlite://data/r.db?mode=rwc&********",
+            ),
         ] {
             assert_eq!(masked_url(&url.into()), shown);
         }

@@ -121,10 +121,12 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     (line, 1 + before[line_start..].chars().count())
 }
 
-/// Applies the variables `RESCIND__SECTION__KEY` on top of the tree of the file.
+/// Applies the variables `RESCIND__SECTION__KEY` on top of the tree of the file. What is wrong with one is a problem if
+/// its path is needed.
 pub(super) fn overlay<'a>(
     root: &mut Table,
     variables: impl Iterator<Item = (&'a str, &'a str)>,
+    is_needed: impl Fn(&str) -> bool,
     problems: &Problems,
 ) {
     let variables = variables.filter_map(|(name, text)| {
@@ -155,7 +157,9 @@ pub(super) fn overlay<'a>(
             place: place.clone(),
             value: Value::Raw(text.to_owned()),
         };
-        if let Err(what) = set(root, &path, value, &place) {
+        if let Err(what) = set(root, &path, value, &place)
+            && is_needed(&path.join("."))
+        {
             problems.add(
                 &place,
                 path.join("."),

@@ -5,9 +5,16 @@ use std::fmt::{Debug, Write as _};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::Loaded;
+use super::{Loaded, token_of_source};
 use crate::config::App;
-use crate::keyformat::Sha256Digest;
+use crate::keyformat::{FormatSet, Sha256Digest};
+
+/// Names of parts on which the polls of all sources depend.
+const FORMATS: &str = "key formats";
+const ENCODINGS: &str = "scan.encodings";
+
+/// Name of the part on which the search for failed deliveries depends.
+const REDELIVERY: &str = "webhooks.github.redelivery";
 
 /// Digest of each part of a configuration, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +30,7 @@ impl Fingerprint {
         let config = &loaded.config;
         let mut swapped = BTreeMap::new();
         let mut add = |name: &str, part: Part| swapped.insert(name.to_owned(), part.digest());
-        add("key formats", formats(loaded));
+        add(FORMATS, Part::of_formats(&loaded.formats));
         add("issuer", Part::of(&config.issuer));
         add("policy", Part::of(&config.policy));
         let proxies = &config.server.trusted_proxies;
@@ -43,15 +50,17 @@ impl Fingerprint {
         if let Some(redelivery) = &config.webhooks.redelivery {
             let part = Part::of(redelivery).secrets(&redelivery.token);
             let part = part.secrets(key_of(redelivery.app.as_ref()));
-            add("webhooks.github.redelivery", part);
+            add(REDELIVERY, part);
         }
         for source in &config.sources {
             let part = Part::of(source);
             let part = part.secrets(&source.token).secrets(&source.tokens);
             let part = part.secrets(key_of(source.app.as_ref()));
-            add(&format!("source {}", source.name), part);
+            // The name in which the token is presented may stand in another section of the same server.
+            let part = part.and(&token_of_source(config, source));
+            add(&name_of(&source.name), part);
         }
-        add("scan.encodings", Part::of(&config.scan.encodings));
+        add(ENCODINGS, Part::of(&config.scan.encodings));
         add("work.max_waiting", Part::of(&config.work.max_waiting));
         add("work.max_wait", Part::of(&config.work.max_wait));
 
@@ -81,6 +90,21 @@ impl Fingerprint {
         }
     }
 
+    /// Returns a digest of what the polls of a source depend on.
+    pub(super) fn of_source(&self, name: &str) -> String {
+        self.of_polls(&name_of(name))
+    }
+
+    /// Returns a digest of what the search for failed deliveries depends on.
+    pub(super) fn of_redelivery(&self) -> String {
+        self.of_polls(REDELIVERY)
+    }
+
+    fn of_polls(&self, part: &str) -> String {
+        let parts = [part, FORMATS, ENCODINGS].map(|name| self.swapped.get(name));
+        Part::of(&parts).digest()
+    }
+
     /// Returns the names of the parts that were replaced, added or removed since `former`.
     pub(super) fn swapped_since(&self, former: &Self) -> Vec<String> {
         differing(&former.swapped, &self.swapped)
@@ -106,12 +130,13 @@ fn differing(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>
     names
 }
 
-fn formats(loaded: &Loaded) -> Part {
-    let mut part = Part::of(&loaded.formats.ruleset_version());
-    for format in loaded.formats.iter() {
-        part = part.and(format);
-    }
-    part
+/// Returns whether two sets of key formats are the same to the last word.
+pub(super) fn same_formats(one: &FormatSet, other: &FormatSet) -> bool {
+    Part::of_formats(one).0 == Part::of_formats(other).0
+}
+
+fn name_of(source: &str) -> String {
+    format!("source {source}")
 }
 
 fn key_of(app: Option<&App>) -> Option<&SecretString> {
@@ -125,6 +150,13 @@ struct Part(String);
 impl Part {
     fn of(value: &impl Debug) -> Self {
         Self::default().and(value)
+    }
+
+    fn of_formats(formats: &FormatSet) -> Self {
+        let all = formats.iter();
+        all.fold(Self::of(&formats.ruleset_version()), |part, format| {
+            part.and(format)
+        })
     }
 
     fn and(mut self, value: &impl Debug) -> Self {

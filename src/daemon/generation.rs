@@ -1,17 +1,19 @@
 //! A configuration in force, and everything that follows from it. When the daemon is told to read its configuration
-//! again, the next generation is made beside the one in force, and takes over at once: requests, work items and polls
-//! that have begun go on in the former one to their end.
+//! again, the next generation is made beside the one in force, and takes over at once: requests and work items that have
+//! begun go on in the former one to their end, and polls of sources that are the same.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::changes::{Fingerprint, same_formats};
 use super::parts::{Loaded, Parts, Shared};
 use super::sources::Sources;
 use super::work::Work;
 use super::{DaemonError, configured_sources, intake, sources};
 use crate::issuer::Issuer;
 use crate::respond::Responder;
+use crate::scan::Encodings;
 use crate::schedule::Schedule;
 use crate::server::{self, AppState, Limits};
 use crate::source::{ConfiguredSource, Source};
@@ -24,12 +26,14 @@ pub(super) struct Next<'a> {
     work: Work,
     sources: Sources,
     redelivery: Option<(Arc<dyn Source>, Schedule)>,
+    digests: Fingerprint,
 }
 
 /// The generation in force.
 #[derive(Debug)]
 pub(super) struct Generation {
-    pub(super) responder: Responder,
+    responder: Responder,
+    encodings: Encodings,
     work: Work,
     state: AppState,
     replaced: CancellationToken,
@@ -46,14 +50,21 @@ impl<'a> Next<'a> {
         former: Option<&Generation>,
     ) -> Result<Self, DaemonError> {
         let formats = loaded.formats.clone();
+        let has_same = |former: &Generation| same_formats(former.responder.formats(), &formats);
+        let is_same = former.is_some_and(has_same);
         let responder = match former {
+            // What is the same is there once, however many generations have requests in flight.
+            Some(former) if is_same => former.responder.clone(),
             Some(former) => former.responder.with_formats(formats),
             None => Responder::new(shared.store.clone(), formats, Arc::clone(&shared.clock)),
         };
         let issuer = Issuer::new(responder.clone(), loaded.minting.clone());
         let parts = Parts::new(&loaded.config, responder, shared)?;
         let work = match former {
-            Some(former) => former.work.renewed(&parts),
+            Some(former) => {
+                let is_same = is_same && former.encodings == loaded.config.scan.encodings;
+                former.work.renewed(&parts, is_same)
+            }
             None => Work::new(&parts),
         };
         let sources = sources::make(&parts, &work);
@@ -64,6 +75,7 @@ impl<'a> Next<'a> {
             work,
             sources,
             redelivery,
+            digests: Fingerprint::of(loaded),
         })
     }
 
@@ -75,6 +87,7 @@ impl<'a> Next<'a> {
             work,
             mut sources,
             redelivery,
+            digests,
         } = self;
         let shared = parts.shared;
         let (intake, inbox) = intake::make(&parts, &work, &mut sources.origins);
@@ -97,12 +110,16 @@ impl<'a> Next<'a> {
             shared.formats.send_replace(parts.formats.clone());
         }
         work.start(&parts, std::mem::take(&mut sources.origins));
+        let redelivery_name = redelivery.iter().map(|(source, _)| source.name());
+        let names: Vec<&str> = sources.names().chain(redelivery_name).collect();
+        shared.pollers.retain(&names);
         if let Some(redelivery) = redelivery {
-            intake::start_redelivery(&parts, redelivery);
+            intake::start_redelivery(&parts, redelivery, &digests);
         }
-        sources.start(&parts);
+        sources.start(&parts, &digests);
         Generation {
             responder,
+            encodings: parts.config.scan.encodings,
             work,
             state,
             replaced: parts.replaced,

@@ -7,6 +7,7 @@ use reqwest::Url;
 
 use super::Work;
 use super::app::installation;
+use super::changes::Fingerprint;
 use super::parts::Parts;
 use super::poller::poll;
 use super::tokens::token_of_webhook;
@@ -107,9 +108,13 @@ fn search(
 }
 
 /// Starts the search for failed deliveries.
-pub(super) fn start_redelivery(parts: &Parts<'_>, (source, schedule): (Arc<dyn Source>, Schedule)) {
+pub(super) fn start_redelivery(
+    parts: &Parts<'_>,
+    (source, schedule): (Arc<dyn Source>, Schedule),
+    digests: &Fingerprint,
+) {
     tracing::info!(source = source.name(), %schedule, "looking for failed deliveries");
-    let term = parts.term(source.name());
+    let term = parts.term(source.name(), digests.of_redelivery());
     let polling = poll(source, schedule, Arc::clone(&parts.clock), term);
     parts.spawn("redelivery", polling);
 }

@@ -13,6 +13,7 @@ mod opening;
 mod outgoing;
 mod parts;
 mod poller;
+mod reading;
 mod signals;
 mod sources;
 mod standalone;
@@ -30,6 +31,7 @@ pub use descriptors::Descriptors;
 pub use intake::{ContentServers, content_servers};
 pub use lifecycle::{Ended, Lifecycle};
 pub use parts::Loaded;
+pub use reading::Load;
 pub use signals::{Hangups, OtherSignals, Signals};
 pub use sources::configured_sources;
 pub use tokens::{token_of_source, token_of_webhook};
@@ -37,6 +39,7 @@ pub use tokens::{token_of_source, token_of_webhook};
 use changes::Fingerprint;
 use generation::{Generation, Next};
 use parts::Shared;
+use reading::Readings;
 pub use standalone::Standalone;
 use work::Work;
 
@@ -91,9 +94,6 @@ pub enum DaemonError {
     HttpClient(#[from] HttpClientError),
 }
 
-/// Reads the configuration and the key formats again. Returns what is wrong with them, with file and line.
-pub type Load = Arc<dyn Fn() -> Result<Loaded, String> + Send + Sync>;
-
 /// A started daemon, which is listening, has its database open and its tasks running.
 #[derive(Debug)]
 pub struct Daemon {
@@ -104,6 +104,7 @@ pub struct Daemon {
     generation: Generation,
     /// Configuration that the daemon started with: what of it needs a restart stays in force.
     started_with: Fingerprint,
+    readings: Readings,
 }
 
 impl Daemon {
@@ -192,6 +193,7 @@ impl Daemon {
             started_with: Fingerprint::of(&loaded),
             loaded,
             generation,
+            readings: Readings::default(),
         })
     }
 
@@ -217,13 +219,18 @@ impl Daemon {
         let store = self.shared.store.clone();
         let stop = lifecycle.stop_token();
         let reloading = async move {
-            loop {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => break,
-                    () = hangups.next() => self.reload(&load).await,
+            let heeding = async {
+                loop {
+                    hangups.next().await;
+                    self.reload(&load).await;
                 }
-            }
+            };
+            // A reading that hangs does not keep the daemon from stopping.
+            let () = tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = heeding => {}
+            };
             // Tasks that serve requests end once nobody can send them any.
             drop(self);
         };
@@ -240,11 +247,9 @@ impl Daemon {
     async fn reload(&mut self, load: &Load) {
         const KEPT: &str = "the configuration was not read again, and all stays as it is";
         tracing::info!("SIGHUP: the configuration is read again");
-        let load = Arc::clone(load);
-        let loaded = match tokio::task::spawn_blocking(move || load()).await {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(error)) => return tracing::error!(error, "{KEPT}"),
-            Err(_) => return tracing::error!(error = "reading it panicked", "{KEPT}"),
+        let loaded = match self.readings.read(load, &self.loaded).await {
+            Ok(loaded) => loaded,
+            Err(error) => return tracing::error!(error, "{KEPT}"),
         };
         if self.shared.lifecycle.stop_token().is_cancelled() {
             return;

@@ -40,7 +40,7 @@ pub(super) struct Shared {
     pub(super) proxies: TrustedProxies,
     /// The key formats in force.
     pub(super) formats: watch::Sender<FormatSet>,
-    pollers: Pollers,
+    pub(super) pollers: Pollers,
     /// Public keys of partners, which are fetched once and not for each generation.
     public_keys: Mutex<HashMap<PartnerName, (Url, Arc<PublicKeys>)>>,
 }
@@ -132,9 +132,10 @@ impl<'a> Parts<'a> {
         self.shared.lifecycle.spawn_until(name, may_end, task);
     }
 
-    /// Returns the term of a poller of the source of this name.
-    pub(super) fn term(&self, name: &str) -> Term {
+    /// Returns the term of a poller of the source of this name, whose polls depend on what has this digest.
+    pub(super) fn term(&self, name: &str, digest: String) -> Term {
         let stop = self.shared.lifecycle.stop_token();
-        self.shared.pollers.term(name, &self.replaced, stop)
+        let pollers = &self.shared.pollers;
+        pollers.term(name, digest, &self.replaced, stop)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Mutex as Turn;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,37 +22,70 @@ const LOOK: Duration = Duration::from_mins(1);
 /// The times at which a poller begins and ends.
 #[derive(Debug, Clone)]
 pub(super) struct Term {
-    /// Canceled once the poller of the same source ended that a former configuration had.
-    pub(super) begin: Option<CancellationToken>,
+    /// Held by the one poller of the source that has begun, until it ended.
+    pub(super) turn: Arc<Turn<()>>,
     /// Canceled when another configuration takes over: a poll that has begun goes on to its end.
     pub(super) replaced: CancellationToken,
-    /// Canceled when the daemon stops. A poll that is aborted has not moved on; what it had read is read again after the
-    /// next start.
+    /// Canceled when the source is configured otherwise, or no longer: a poll that has begun is aborted. It has not moved
+    /// on; what it had read is read again.
+    pub(super) outdated: CancellationToken,
+    /// Canceled when the daemon stops, which aborts a poll likewise.
     pub(super) stop: CancellationToken,
-    /// Canceled by the poller when it ended.
-    pub(super) ended: CancellationToken,
 }
 
-/// The pollers that were started, by source: of one that is replaced, the next one waits for its end.
+/// Sources that are polled, by name.
 #[derive(Debug, Default)]
-pub(super) struct Pollers(Mutex<HashMap<String, CancellationToken>>);
+pub(super) struct Pollers(Mutex<HashMap<String, Polled>>);
+
+#[derive(Debug)]
+struct Polled {
+    /// Digest of everything that a poll depends on.
+    digest: String,
+    outdated: CancellationToken,
+    turn: Arc<Turn<()>>,
+}
 
 impl Pollers {
-    /// Returns the term of a new poller of the source of this name.
+    /// Returns the term of a new poller of the source of this name, and aborts the poll of a former one that depends on
+    /// something else.
     pub(super) fn term(
         &self,
         name: &str,
+        digest: String,
         replaced: &CancellationToken,
         stop: CancellationToken,
     ) -> Term {
-        let ended = CancellationToken::new();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Term {
-            begin: all.insert(name.to_owned(), ended.clone()),
-            replaced: replaced.clone(),
-            stop,
-            ended,
+        let polled = all.entry(name.to_owned()).or_insert_with(|| Polled {
+            digest: digest.clone(),
+            outdated: CancellationToken::new(),
+            turn: Arc::default(),
+        });
+        if polled.digest != digest {
+            polled.outdated.cancel();
+            polled.outdated = CancellationToken::new();
+            polled.digest = digest;
         }
+        Term {
+            turn: Arc::clone(&polled.turn),
+            replaced: replaced.clone(),
+            outdated: polled.outdated.clone(),
+            stop,
+        }
+    }
+
+    /// Aborts the polls of all sources but those of these names.
+    pub(super) fn retain(&self, names: &[&str]) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|name, polled| {
+            if names.contains(&name.as_str()) {
+                return true;
+            }
+            polled.outdated.cancel();
+            // It may be configured again before its poller has ended.
+            polled.digest.clear();
+            Arc::strong_count(&polled.turn) > 1
+        });
     }
 }
 
@@ -63,25 +97,27 @@ pub(super) async fn poll(
     term: Term,
 ) {
     let Term {
-        begin,
+        turn,
         replaced,
+        outdated,
         stop,
-        ended,
     } = term;
-    // However it ends: somebody may wait for it.
-    let _ended = ended.drop_guard();
     let polling = async {
-        if let Some(begin) = begin {
-            begin.cancelled().await;
-        }
+        // Pollers that wait end as soon as they are replaced, however many there are while a poll hangs.
+        let _turn = tokio::select! {
+            biased;
+            () = replaced.cancelled() => return,
+            turn = turn.lock() => turn,
+        };
         let due_in = source.due_in().await.unwrap_or_else(|error| {
             tracing::warn!(source = source.name(), %error, "loading the state of the source failed");
             Some(AFTER_FAILURE)
         });
-        poll_from(source, schedule, clock, due_in, &replaced).await;
+        poll_from(&*source, schedule, clock, due_in, &replaced).await;
     };
     tokio::select! {
         () = polling => {}
+        () = outdated.cancelled() => {}
         () = stop.cancelled() => {}
     }
 }
@@ -89,7 +125,7 @@ pub(super) async fn poll(
 /// Polls until it is replaced, regardless of failures, for the first time after `due_in`, or at once. An outage is waited for
 /// beside the schedule: a time at which the server was away is made up for as soon as it is back.
 async fn poll_from(
-    source: Arc<dyn Source>,
+    source: &dyn Source,
     schedule: Schedule,
     clock: SharedClock,
     due_in: Option<Duration>,
@@ -285,12 +321,11 @@ mod tests {
     async fn an_outage_is_waited_for_beside_the_schedule() {
         let source = Arc::new(Shaky(AtomicUsize::new(0)));
         let stop = CancellationToken::new();
-        let shared: Arc<dyn Source> = Arc::<Shaky>::clone(&source);
         let clock: SharedClock = Arc::new(SystemClock);
         // By its schedule it would be polled once a year.
         let yearly = Schedule::Cron(CronSchedule::parse("0 0 1 1 *").unwrap());
         let never = CancellationToken::new();
-        let polling = poll_from(shared, yearly, clock, None, &never);
+        let polling = poll_from(&*source, yearly, clock, None, &never);
         let enough = async {
             let polls = async || source.0.load(Ordering::SeqCst) >= 6;
             eventually("it was polled six times", polls).await;
@@ -300,5 +335,76 @@ mod tests {
             () = polling => panic!("it ended"),
             () = enough => {}
         }
+    }
+
+    /// Source whose polls never end, and which says how many are under way.
+    struct Hanging(Arc<AtomicUsize>);
+
+    struct UnderWay(Arc<AtomicUsize>);
+
+    impl Drop for UnderWay {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Source for Hanging {
+        fn name(&self) -> &'static str {
+            "hanging"
+        }
+
+        fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
+            async { Ok(None) }.boxed()
+        }
+
+        fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>> {
+            async {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                let _under_way = UnderWay(Arc::clone(&self.0));
+                std::future::pending().await
+            }
+            .boxed()
+        }
+    }
+
+    /// Begins to poll in a generation of its own, and returns how many polls are under way, and the generation.
+    fn generation(
+        pollers: &Pollers,
+        digest: &str,
+        tasks: &tokio_util::task::TaskTracker,
+    ) -> (Arc<AtomicUsize>, CancellationToken) {
+        let (polls, replaced) = (Arc::default(), CancellationToken::new());
+        let stop = CancellationToken::new();
+        let term = pollers.term("hanging", digest.to_owned(), &replaced, stop);
+        let source = Arc::new(Hanging(Arc::clone(&polls)));
+        tasks.spawn(poll(source, Schedule::Poll, Arc::new(SystemClock), term));
+        (polls, replaced)
+    }
+
+    #[tokio::test]
+    async fn a_poll_goes_on_while_nothing_that_it_depends_on_changes_and_ends_when_it_does() {
+        let (pollers, tasks) = (Pollers::default(), tokio_util::task::TaskTracker::new());
+        let polls = |of: &Arc<AtomicUsize>| of.load(Ordering::SeqCst);
+        let (first, mut replaced) = generation(&pollers, "one", &tasks);
+        eventually("it is polled", async || polls(&first) == 1).await;
+        // Those that wait for it leave as soon as they are replaced.
+        for _ in 0..20 {
+            let (next, its) = generation(&pollers, "one", &tasks);
+            replaced.cancel();
+            replaced = its;
+            eventually("one polls and one waits", async || tasks.len() == 2).await;
+            assert_eq!((polls(&first), polls(&next)), (1, 0));
+        }
+        replaced.cancel();
+        let (other, replaced) = generation(&pollers, "other", &tasks);
+        eventually("the other is polled", async || polls(&other) == 1).await;
+        assert_eq!((polls(&first), tasks.len()), (0, 1));
+        replaced.cancel();
+        pollers.retain(&["another"]);
+        eventually("it is polled no more", async || tasks.is_empty()).await;
+        assert_eq!(polls(&other), 0);
+        // It comes back.
+        let (again, _replaced) = generation(&pollers, "other", &tasks);
+        eventually("it is polled again", async || polls(&again) == 1).await;
     }
 }

@@ -7,6 +7,7 @@ use reqwest::Url;
 
 use super::Work;
 use super::app::app_installation;
+use super::changes::Fingerprint;
 use super::parts::Parts;
 use super::poller::poll;
 use super::tokens::token_of_source;
@@ -86,11 +87,17 @@ impl Sources {
         self.sources.push((source, schedule));
     }
 
+    /// Returns the names of the sources.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|(source, _)| source.name())
+    }
+
     /// Starts polling.
-    pub(super) fn start(self, parts: &Parts<'_>) {
+    pub(super) fn start(self, parts: &Parts<'_>, digests: &Fingerprint) {
         for (source, schedule) in self.sources {
             tracing::info!(source = source.name(), %schedule, "polling");
-            let term = parts.term(source.name());
+            let name = source.name();
+            let term = parts.term(name, digests.of_source(name));
             let polling = poll(source, schedule, Arc::clone(&parts.clock), term);
             parts.spawn("poller", polling);
         }

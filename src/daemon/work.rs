@@ -52,12 +52,18 @@ pub(super) struct Work {
 
 impl Work {
     /// Creates the state for another configuration. Places, memory and what is known of hosts stay the same, and the
-    /// limits of scanning, too.
-    pub(super) fn renewed(&self, parts: &Parts<'_>) -> Self {
+    /// limits of scanning, too. So does the engine, which is large, while the same is searched for: work of many
+    /// generations may be in flight.
+    pub(super) fn renewed(&self, parts: &Parts<'_>, is_same_search: bool) -> Self {
         let fetcher = self.fetcher.with_client(parts.clients.git.clone());
+        let engine = if is_same_search {
+            Arc::clone(&self.engine)
+        } else {
+            Arc::new(Engine::new(&parts.formats, parts.config.scan.encodings))
+        };
         Self {
             fetcher: fetcher.guarded_by(guard(parts.config)),
-            engine: Arc::new(Engine::new(&parts.formats, parts.config.scan.encodings)),
+            engine,
             wake: Arc::clone(&self.wake),
         }
     }

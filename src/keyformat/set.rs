@@ -1,7 +1,6 @@
 //! The set of key formats that are in force together.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -12,6 +11,7 @@ use super::load::{self, Draft};
 use super::overlap;
 use super::problem::{FormatsError, Problem};
 use super::shape::Shape;
+use crate::regular;
 
 /// Revision of the scan engine. It is incremented whenever the engine finds other candidates with the
 /// same formats, so that contents that were already scanned are scanned again.
@@ -208,16 +208,15 @@ fn read_bounded(path: &Path) -> Result<String, Problem> {
             "mend its permissions or remove it",
         )
     };
-    // Checked before the file is opened: opening a pipe would wait for a writer.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+    let Some(file) = regular::open(path).map_err(unreadable)? else {
         return Err(problem(
             "is not a regular file".to_owned(),
             "remove or rename it",
         ));
-    }
+    };
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
         .map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(problem(

@@ -89,9 +89,13 @@ impl Run<'_> {
         Ok(shares.free() == 0)
     }
 
-    /// Starts the claimed items for which there are free places, and informs the holders of places about the rest.
+    /// Starts the claimed items for which there are free places, and informs the holders of places about the rest. A
+    /// worker that is replaced starts nothing more.
     pub(super) fn start_ready(&mut self) {
         let worker = self.worker;
+        if self.is_replaced() {
+            return;
+        }
         let shares = Shares::new(worker.options.concurrent);
         let mut shares = worker.take_all(shares, self.in_flight.values());
         let may_begin = |shares: &Shares, item: &NewWorkItem| {

@@ -114,6 +114,15 @@ fn set(of: &Mutex<ByName>, waiting: impl Fn(&str, &str) -> Waiting) {
 }
 
 impl Worker {
+    /// Informs the holders of ordinary places, once this worker is replaced, that somebody waits for each of them: whoever
+    /// does is claimed by the next worker, which cannot tell them.
+    pub(super) fn tell_that_all_wait(&self) {
+        let demands = &self.shared.demands;
+        demands.of(Lane::Ordinary, true).set(Waiting::Somebody);
+        demands.of(Lane::Ordinary, false).set(Waiting::Somebody);
+        demands.set_of_others(|_| Waiting::Somebody);
+    }
+
     /// Informs the holders of ordinary places who is waiting for them: items that are held up by others. Those that are
     /// held up by the share of their own repository are the affair of its holders alone, and never urgent: a burst of
     /// pushes to a repository whose packs take seconds to put together is read faster in ordinary places.

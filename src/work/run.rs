@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::ends::{End, Tried};
@@ -54,12 +55,12 @@ pub(super) struct Run<'w> {
     pub(super) sight: Sight,
     /// Time of the last check for items that wait for too long because of a clock.
     pub(super) times_seen: Option<Instant>,
-    /// `true` if another worker of this process takes over: only what is held already is finished.
-    pub(super) is_replaced: bool,
+    /// Canceled when another worker of this process takes over: only what has begun is finished.
+    replaced: CancellationToken,
 }
 
 impl<'w> Run<'w> {
-    pub(super) fn new(worker: &'w Worker) -> Self {
+    pub(super) fn new(worker: &'w Worker, replaced: CancellationToken) -> Self {
         Self {
             worker,
             tasks: JoinSet::new(),
@@ -73,13 +74,14 @@ impl<'w> Run<'w> {
             rest_until: None,
             sight: Sight::new(worker.options.lease, Instant::now()),
             times_seen: None,
-            is_replaced: false,
+            replaced,
         }
     }
 
     /// Commits finished tries and claims new items. Returns whether all places are taken.
     ///
-    /// A worker that is replaced claims nothing more.
+    /// A worker that is replaced claims nothing more, and gives back what it has not begun: the next one hands out the
+    /// places, and knows who waits for them.
     pub(super) async fn turn_over(&mut self) -> bool {
         if self.rest_until.is_some_and(|until| until > Instant::now()) {
             return false;
@@ -89,10 +91,7 @@ impl<'w> Run<'w> {
             self.stay_alive().await;
         }
         let turned = match self.commit().await {
-            Ok(()) if self.is_replaced => {
-                self.start_ready();
-                self.note_begun().await.map(|()| true)
-            }
+            Ok(()) if self.is_replaced() => self.give_back_ready().await.map(|()| true),
             Ok(()) => self.claim().await,
             Err(error) => Err(error),
         };
@@ -106,6 +105,28 @@ impl<'w> Run<'w> {
                 false
             }
         }
+    }
+
+    /// Returns whether another worker of this process takes over.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.is_cancelled()
+    }
+
+    /// Gives back the items that were claimed and are not begun. Those that were may be unknown to the database as such.
+    async fn give_back_ready(&mut self) -> Result<(), StoreError> {
+        self.worker.tell_that_all_wait();
+        self.note_begun().await?;
+        if self.ready.is_empty() {
+            return Ok(());
+        }
+        let (worker, ready) = (self.worker, self.ready.iter());
+        let ids: Vec<Uuid> = ready.map(|item| item.id).collect();
+        let WorkerParts { store, wake, .. } = &worker.shared.parts;
+        self.meanwhile(store.release_unbegun(&ids, &worker.id))
+            .await?;
+        self.ready.clear();
+        wake.notify_one();
+        Ok(())
     }
 
     /// Returns whether no item is held.

@@ -14,7 +14,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("memory", &[]),
     ("schedule", &[]),
     ("offload", &[]),
-    ("keyformat", &[]),
+    ("regular", &[]),
+    ("keyformat", &["regular"]),
     ("scan", &["keyformat"]),
     ("tree", &["scan"]),
     ("store", &["backoff", "memory", "keyformat"]),
@@ -79,6 +80,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "config",
         &[
             "schedule",
+            "regular",
             "keyformat",
             "scan",
             "github",

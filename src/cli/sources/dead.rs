@@ -9,6 +9,7 @@ use super::{require_source, statuses};
 use crate::cli::context::Records;
 use crate::cli::output::{self, List, time};
 use crate::cli::{Context, DONE, UsageError};
+use crate::config::Needs;
 use crate::server::api::sources::DeadLetterView;
 use crate::store::{DeadItem, PageRequest};
 
@@ -62,7 +63,7 @@ const HEADER: &[&str] = &[
 ];
 
 pub(super) async fn dead(args: DeadArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let records = Records::open(context).await?;
+    let records = Records::open_for(context, Needs::SOURCES).await?;
     let source = args.name.as_deref();
     if let Some(name) = source {
         require_source(name, &statuses(&records).await?)?;
@@ -105,7 +106,7 @@ fn short(id: &str) -> String {
 }
 
 pub(super) async fn requeue(args: RequeueArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let records = Records::open(context).await?;
+    let records = Records::open_for(context, Needs::SOURCES).await?;
     let requeued = match &args.all {
         Some(name) => {
             require_source(name, &statuses(&records).await?)?;

@@ -82,7 +82,7 @@ pub(super) async fn status(args: StatusArgs, context: &Context) -> anyhow::Resul
 
 /// Reads the status of all sources. Before the database exists, the configured ones are listed.
 async fn read(context: &Context) -> anyhow::Result<Vec<SourceStatus>> {
-    let error = match Records::open(context).await {
+    let error = match Records::open_for(context, Needs::SOURCES).await {
         Ok(records) => {
             note_unhunted(&records, context).await?;
             return statuses(&records).await;
@@ -92,7 +92,7 @@ async fn read(context: &Context) -> anyhow::Result<Vec<SourceStatus>> {
     match error.downcast_ref::<StoreError>() {
         Some(StoreError::Missing { .. } | StoreError::NotMigrated { found: 0, .. }) => {
             output::note("the database is not made yet: `rescind serve` makes it and polls");
-            let configured = configured_sources(&context.config(Needs::RECORDS)?);
+            let configured = configured_sources(&context.config(Needs::SOURCES)?);
             let now = SystemClock.now();
             Ok(statuses_of(&configured, Vec::new(), Vec::new(), now))
         }

@@ -7,8 +7,16 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Found, Section};
 use crate::config::bounded;
-use crate::config::problem::ConfigPlace;
+use crate::config::problem::{ConfigPlace, Problem};
 use crate::config::tree::{Node, Table, Value, parse_raw};
+
+/// Stands for a secret that could not be looked up, and is marked. No variable can have this value.
+const UNSET: &str = "\0";
+
+/// Returns whether a secret could not be looked up, and is marked: there is nothing to check.
+pub(in crate::config) fn is_unset(secret: &SecretString) -> bool {
+    secret.expose_secret() == UNSET
+}
 
 impl Section<'_> {
     /// Returns a secret, which must have a value if its key is present.
@@ -104,19 +112,41 @@ impl Section<'_> {
         let value = self.reader.environment.get(name);
         let value = value.filter(|value| !value.is_empty());
         if value.is_none() && optional {
-            self.reader.warnings.borrow_mut().push(format!(
-                "{}: the environment variable {name} is not set, going on without",
-                self.path_of(key)
-            ));
-        } else if value.is_none() {
-            self.refuse(
-                place,
+            self.warn(
                 key,
-                &format!("the environment variable {name} is not set, or is empty"),
-                &format!("set {name}, or remove the key"),
+                &format!("the environment variable {name} is not set, going on without"),
             );
+        } else if value.is_none() {
+            let what = format!("the environment variable {name} is not set, or is empty");
+            let hint = format!("set {name}, or remove the key");
+            return self.unset(place, key, what, hint);
         }
-        value.map(SecretString::from)
+        value.map_or_else(|| self.mark(), |value| Some(value.into()))
+    }
+
+    /// Reports a secret that cannot be looked up, or marks it where that is wanted.
+    fn unset(
+        &self,
+        place: &ConfigPlace,
+        key: &str,
+        what: String,
+        hint: String,
+    ) -> Option<SecretString> {
+        if !self.reader.needs.marks_unset() {
+            self.refuse(place, key, &what, &hint);
+            return None;
+        }
+        self.reader.unset.borrow_mut().push(Problem {
+            place: place.clone(),
+            key: self.path_of(key),
+            what,
+            hint,
+        });
+        self.mark()
+    }
+
+    fn mark(&self) -> Option<SecretString> {
+        self.reader.needs.marks_unset().then(|| UNSET.into())
     }
 
     fn read_secret_file(
@@ -125,7 +155,7 @@ impl Section<'_> {
         place: &ConfigPlace,
         key: &str,
     ) -> Option<SecretString> {
-        let read = bounded(path, false).and_then(|bytes| {
+        let read = bounded(path).and_then(|bytes| {
             // The error of the conversion would hold the secret.
             String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
         });
@@ -146,13 +176,9 @@ impl Section<'_> {
                 Some(SecretString::from(text))
             }
             Err(error) => {
-                self.refuse(
-                    place,
-                    key,
-                    &format!("cannot read the file {}: {error}", path.display()),
-                    "the file holds the secret and nothing else, as UTF-8 text",
-                );
-                None
+                let what = format!("cannot read the file {}: {error}", path.display());
+                let hint = "the file holds the secret and nothing else, as UTF-8 text";
+                self.unset(place, key, what, hint.to_owned())
             }
         }
     }

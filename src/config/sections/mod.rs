@@ -13,8 +13,9 @@ use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::problem::ConfigPlace;
-use super::read::{Found, Section};
+use super::file::ReadFrom;
+use super::problem::{ConfigPlace, Problem};
+use super::read::{Found, Section, is_unset};
 use super::url::parse_base;
 use crate::scan::Encodings;
 
@@ -53,7 +54,11 @@ pub struct Config {
     pub left_aside: Option<ConfigPlace>,
     /// Warnings to be logged once, about oddities that are not errors.
     pub warnings: Vec<String>,
+    /// Secrets that could not be looked up, if these were to be marked.
+    pub unset: Vec<Problem>,
     pub(super) origins: BTreeMap<String, ConfigPlace>,
+    /// File that it was read from, if there was one.
+    pub(super) file: Option<ReadFrom>,
 }
 
 /// The `[server]` section.
@@ -235,7 +240,7 @@ fn database(section: Section<'_>) -> Database {
     if let Some(found) = section.secret("url") {
         let url = found.value.expose_secret();
         let known = ["sqlite:", "postgres://", "postgresql://"];
-        if known.iter().any(|scheme| url.starts_with(scheme)) {
+        if is_unset(&found.value) || known.iter().any(|scheme| url.starts_with(scheme)) {
             database.url = found.value;
         } else {
             section.refuse(
@@ -268,6 +273,10 @@ const PEPPER_MIN: usize = 16;
 fn keys(section: Section<'_>) -> Keys {
     let mut peppers: Vec<SecretString> = Vec::new();
     for found in section.secrets("peppers") {
+        if is_unset(&found.value) {
+            peppers.push(found.value);
+            continue;
+        }
         let pepper = found.value.expose_secret();
         let is_short = pepper.len() < PEPPER_MIN;
         if is_short && peppers.is_empty() {

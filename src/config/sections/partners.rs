@@ -4,7 +4,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::base_url;
-use crate::config::read::{Found, Section};
+use crate::config::read::{Found, Section, is_unset};
 use crate::config::url::built_in;
 use crate::intake::PartnerName;
 
@@ -166,6 +166,10 @@ fn revocation_tokens(section: &Section<'_>) -> Vec<SecretString> {
     let mut tokens: Vec<SecretString> = Vec::new();
     for Found { value, place } in section.secrets("revocation_tokens") {
         let text = value.expose_secret();
+        if is_unset(&value) {
+            tokens.push(value);
+            continue;
+        }
         if tokens.iter().any(|known| known.expose_secret() == text) {
             let hint = "each token stands in the list once";
             section.refuse(&place, "revocation_tokens", "the same token twice", hint);

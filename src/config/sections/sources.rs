@@ -9,7 +9,7 @@ pub use source::{App, Source, SourceKind};
 
 use super::{base_url, required};
 use crate::config::problem::nearest;
-use crate::config::read::{Found, Section};
+use crate::config::read::{Found, Section, is_unset};
 use crate::config::url::{built_in, same_host, server_of};
 use crate::github::InstallationId;
 use crate::schedule::{CronSchedule, Schedule};
@@ -92,7 +92,7 @@ pub(super) fn sources(sections: Vec<Section<'_>>) -> Vec<Source> {
 /// whichever source announced them.
 fn refuse_second_origin(section: &Section<'_>, source: &Source, others: &[Source]) {
     let token = |source: &Source| {
-        let token = source.token.as_ref();
+        let token = source.token.as_ref().filter(|token| !is_unset(token));
         token.map(|token| token.expose_secret().to_owned())
     };
     let same_host = |other: &&Source| same_host(&other.clone_url, &source.clone_url);
@@ -210,7 +210,7 @@ fn source_tokens(section: &Section<'_>) -> Vec<SecretString> {
     let found = section.secrets("tokens");
     for token in &found {
         let text = token.value.expose_secret();
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if !is_unset(&token.value) && !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             let hint = "only printable ASCII without spaces; check for line breaks";
             let what = "holds characters that no access token has";
             section.refuse(&token.place, "tokens", what, hint);
@@ -298,12 +298,8 @@ fn source_scope(section: &Section<'_>) -> Scope {
 pub(super) fn source_token(section: &Section<'_>) -> Option<SecretString> {
     let found = section.optional_secret("token")?;
     // The token is sent in a header: anything else would fail at the first request, far from its cause.
-    if found
-        .value
-        .expose_secret()
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic())
-    {
+    let mut bytes = found.value.expose_secret().bytes();
+    if is_unset(&found.value) || bytes.all(|byte| byte.is_ascii_graphic()) {
         return Some(found.value);
     }
     section.refuse(

@@ -9,7 +9,7 @@ use super::base_url;
 use super::sources::{
     App, Source, refuse_second_user, source_app, source_schedule, source_token, token_user, url_or,
 };
-use crate::config::read::{Found, Section};
+use crate::config::read::{Found, Section, is_unset};
 use crate::config::url::same_host;
 use crate::forge::Forge;
 use crate::schedule::{CronSchedule, Schedule};
@@ -173,6 +173,10 @@ fn secrets(section: &Section<'_>, forge: Forge) -> Vec<SecretString> {
     let mut secrets: Vec<SecretString> = Vec::new();
     for Found { value, place } in section.secrets("secrets") {
         let text = value.expose_secret();
+        if is_unset(&value) {
+            secrets.push(value);
+            continue;
+        }
         if secrets.iter().any(|known| known.expose_secret() == text) {
             let hint = "each secret stands in the list once";
             section.refuse(&place, "secrets", "the same secret twice", hint);
@@ -204,7 +208,9 @@ impl ClonePlace {
         Self {
             user: None,
             url: url.clone(),
-            token: token.map(|token| token.expose_secret().to_owned()),
+            token: token
+                .filter(|token| !is_unset(token))
+                .map(|token| token.expose_secret().to_owned()),
         }
     }
 }

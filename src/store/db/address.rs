@@ -32,6 +32,9 @@ const KNOWN: [&str; 16] = [
 /// Number of them that a message names: the others are other names of the same.
 const NAMED: usize = 4;
 
+/// Those whose values messages name.
+const NAMES: [&str; 5] = ["host", "hostaddr", "port", "dbname", "user"];
+
 /// Returns how to connect, and the name of the database for messages, which has no password.
 ///
 /// # Errors
@@ -41,6 +44,7 @@ pub(super) fn parse(url: &str) -> Result<(PgConnectOptions, String), StoreError>
     // A password with a question mark that is not encoded looks like a parameter, up to the `@` behind it.
     let is_certain = !query.contains('@') && !url.contains('#');
     check_parameters(query, is_certain)?;
+    check_marks(url, query)?;
     let of_query = |name: &str| {
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         pairs.into_iter().find(|(key, _)| *key == name)
@@ -126,6 +130,26 @@ fn check_parameters(query: &str, is_certain: bool) -> Result<(), StoreError> {
             "{shown} has no effect here: leave it out (known are {}, host, port, user, password, dbname and options)",
             KNOWN[..NAMED].join(", ")
         )));
+    }
+    Ok(())
+}
+
+/// Refuses names that have characters in them which set apart parameters: what is behind these may be a password, and
+/// names are shown.
+fn check_marks(url: &str, query: &str) -> Result<(), StoreError> {
+    let (_, rest) = url.split_once("://").unwrap_or_default();
+    let place = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = place.split_once('/').unwrap_or((place, ""));
+    let (user, server) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let user = user.split(':').next().unwrap_or_default();
+    let named = query.split('&').filter_map(|pair| pair.split_once('='));
+    let named = named.filter(|(name, _)| NAMES.contains(name));
+    let mut names = named.map(|(_, value)| value).chain([user, server, path]);
+    if names.any(|name| name.contains(['&', '=', ';', '@', ' '])) {
+        return Err(wrong(
+            "a name in it has one of `&`, `=`, `;`, `@` and blanks, which are %26, %3D, %3B, %40 and %20 there. Parameters begin \
+             with a question mark: postgres://user@host/database?sslmode=require&…",
+        ));
     }
     Ok(())
 }
@@ -221,6 +245,13 @@ mod tests {
             ("postgres://u:a?hunter=2@h/d", "one of its parameters"),
             ("postgres://u:a?hunter=2#@h/d", "one of its parameters"),
             ("postgres://u@h/d?passwort=hunter2", "`passwort`"),
+            ("postgres://u@h/d&password=hunter2", "question mark"),
+            ("postgres://u@h/d;password=hunter2", "question mark"),
+            ("postgres://u@h/d password=hunter2", "question mark"),
+            ("postgres://u@h&password=hunter2/d", "question mark"),
+            ("postgres://u&password=hunter2@h/d", "question mark"),
+            ("postgres://u:5432/hunter2@h/d", "question mark"),
+            ("postgres://h/d?user=u;password=hunter2", "question mark"),
         ] {
             let text = parse(url).expect_err(url).to_string();
             assert!(text.contains(said), "{url}: {text}");

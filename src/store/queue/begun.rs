@@ -35,6 +35,13 @@ statements! {
         UPDATE work_items SET ready_at = {now} + $1, wait = $1, deaths = ", counted!(), "
         WHERE id IN (SELECT held_id FROM held)"
     );
+    /// Likewise.
+    RELEASE_UNBEGUN = concat!(
+        "WITH held AS (SELECT id AS held_id FROM work_items
+            WHERE leased_by = $1 AND state = 'waiting' AND id IN ({list:2}) ORDER BY id {for update})
+        UPDATE work_items SET leased_by = NULL, tries = tries - 1, ready_at = 0, deaths = ", counted!(), "
+        WHERE id IN (SELECT held_id FROM held)"
+    );
     LEFT = "SELECT COUNT(*) FROM work_items
         WHERE leased_by IS NOT NULL AND leased_by <> $1 AND state = 'waiting' AND ready_at <= {now} AND deaths < 0";
     GIVE_BACK = give_back!("");
@@ -76,6 +83,26 @@ impl Store {
                 args.extend(chunk.iter().copied().map(Arg::from));
                 let n = pad(&mut args, 2);
                 tx.execute(BEGIN.of(n), args).await?;
+            }
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Gives back items that a worker took ahead and will not begin, as they were. Those that it no longer holds are
+    /// ignored.
+    ///
+    /// # Errors
+    /// Returns any [`StoreError`] of a change.
+    pub async fn release_unbegun(&self, ids: &[Uuid], worker: &str) -> Result<(), StoreError> {
+        retried(|| async {
+            let mut tx = self.begin().await?;
+            tx.locks(Locks::WorkItems);
+            for chunk in ids.chunks(LIST_MAX) {
+                let mut args = args![worker];
+                args.extend(chunk.iter().copied().map(Arg::from));
+                let n = pad(&mut args, 1);
+                tx.execute(RELEASE_UNBEGUN.of(n), args).await?;
             }
             tx.commit().await
         })

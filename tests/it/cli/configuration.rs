@@ -94,6 +94,112 @@ fn a_secret_that_is_not_set_is_in_the_way_of_those_who_need_it_only() {
     }
 }
 
+/// Mistakes in every section that a scan has no use for.
+const MISTAKES: &str = r#"
+[server]
+port = 80
+[partners.gitlab]
+enabled = true
+[issuer]
+secret = 3
+[webhooks.gitea]
+clone_url = "https://git.example"
+[[sources]]
+kind = "gopher"
+[policy]
+on_leak = "ask"
+[keys]
+pepers = []
+[work]
+max_waiting = 0
+"#;
+
+#[test]
+fn a_mistake_in_a_section_is_in_the_way_of_those_who_need_it_only() {
+    let binary = Binary::new();
+    binary.run("migrate").ok();
+    binary.write("leak.txt", secret().expose());
+    binary.write("config.toml", MISTAKES);
+    let variable = "RESCIND__SERVER__BIND__X";
+    let binary = binary.with(variable, "1");
+    for (line, code) in [
+        ("scan leak.txt", 1),
+        ("formats list", 0),
+        ("formats check", 0),
+        ("log list", 0),
+        ("migrate", 0),
+    ] {
+        let ran = binary.run(line);
+        assert_eq!(
+            (ran.code, ran.stderr.as_str()),
+            (code, ""),
+            "{line}: {ran:?}"
+        );
+    }
+    let status = binary.run("sources status");
+    status.fails(2, &["sources[0].kind", "webhooks.gitea.secrets"]);
+    let keys = binary.run("keys list");
+    keys.fails(2, &["keys.pepers", "issuer.secret"]);
+    for ran in [status, keys] {
+        for other in ["server", "partners", "policy", "work"] {
+            assert!(!ran.stderr.contains(other), "{other} in {ran:?}");
+        }
+    }
+    for line in ["serve", "config show"] {
+        let all = [
+            "server.port",
+            variable,
+            "partners.gitlab.public_keys_url",
+            "sources[0].kind",
+            "policy.on_leak",
+            "keys.pepers",
+            "work.max_waiting",
+        ];
+        binary.run(line).fails(2, &all);
+    }
+    // What a scan needs.
+    binary.write("config.toml", "[scan]\nencodings = 3\n");
+    binary.run("scan leak.txt").fails(2, &["scan.encodings"]);
+}
+
+#[test]
+fn what_is_not_set_is_shown_as_such_beside_everything_else() {
+    let binary = Binary::new();
+    let same_host = "token = { env = \"UNSET_TOKEN\" }\n[[sources]]\nname = \"b\"\nkind = \"github_events\"\ntoken = \"t\"\n";
+    let text = format!(
+        "[database]\nurl = {{ env = \"UNSET_URL\" }}\n[webhooks.gitea]\nsecrets = [\"set\", {{ env = \"UNSET_A\" }}, \
+         {{ env = \"UNSET_B\" }}]\n{SECRETS_UNSET}{same_host}"
+    );
+    binary.write("config.toml", text);
+    let shown = binary.run("config show");
+    let unset = [
+        "UNSET_URL",
+        "UNSET_PEPPER",
+        "no-such-token",
+        "UNSET_WEBHOOK",
+        "no-such-key.pem",
+        "UNSET_TOKEN",
+        "UNSET_A",
+    ];
+    shown.fails(2, &unset);
+    for line in [
+        "url = \"not set\"",
+        "peppers = [\"not set\"]",
+        "revocation_tokens = [\"not set\"]",
+        "secrets = [\"********\", \"not set\", \"not set\"]",
+        "private_key = \"not set\"",
+        "tokens = [\"not set\"]",
+        "token = \"not set\"",
+        "hooks = [\"org:acme:9\"]",
+        "bind = \"127.0.0.1:8787\"",
+    ] {
+        assert!(shown.stdout.contains(line), "{line} in {shown:?}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&binary.run("config show --json").stdout).expect("JSON");
+    assert_eq!(json["keys"]["peppers"][0], "not set");
+}
+
 #[test]
 fn a_configuration_of_another_program_is_left_aside_where_none_is_needed() {
     let binary = Binary::new();

@@ -1,5 +1,8 @@
 //! A configuration that is read again while the daemon works.
 
+mod files;
+mod hanging;
+
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};

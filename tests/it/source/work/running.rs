@@ -7,7 +7,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shop, limits, made_up, sqlite};
+use super::{Rig, Shop, limits, made_up, sqlite};
+use crate::support::databases::on_both_databases;
+use crate::support::eventually::eventually;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_worker_takes_new_items_at_once_and_stops_when_told() {
@@ -62,6 +64,38 @@ async fn a_stopped_worker_gives_back_what_it_could_not_end() {
         .unwrap();
     assert_eq!(items.len(), 2);
     assert!(items.iter().all(|item| item.tries == 1), "the try counted");
+}
+
+on_both_databases! {
+    async fn a_replaced_worker_gives_back_what_it_has_not_begun(database) {
+        let rig = Rig::new(&database.store().await);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        rig.add(&[made_up('b'), made_up('c')]).await;
+        let options = WorkerOptions {
+            concurrent: 1,
+            patience: Duration::from_millis(50),
+            ..WorkerOptions::default()
+        };
+        let worker = rig.worker_with(&url, limits(), options, None);
+        let (replaced, stop) = (CancellationToken::new(), CancellationToken::new());
+        let (until, stopped) = (replaced.clone(), stop.clone());
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { worker.run_until_replaced(&until, &stopped).await });
+        // A server that takes a request and never answers.
+        let (mut first, _) = listener.accept().await.unwrap();
+        first.read_exact(&mut [0; 10]).await.unwrap();
+        eventually("another is claimed ahead", async || rig.counts().await.leased == 2).await;
+        replaced.cancel();
+        eventually("it is given back", async || rig.counts().await.leased == 1).await;
+        let items = rig.store.claim(10, "another", Duration::from_mins(1)).await.unwrap();
+        let tries: Vec<_> = items.iter().map(|item| (item.tries, item.deaths)).collect();
+        assert_eq!(tries, [(1, 0)], "a try that was not begun counted");
+        // The one in flight goes on.
+        assert_eq!(tasks.len(), 1);
+        stop.cancel();
+        tasks.join_next().await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
