@@ -199,6 +199,9 @@ impl<'w> Run<'w> {
                     .any(|tried| matches!(tried.end, End::Moved { .. }))
                 {
                     self.round.look_again();
+                    if self.is_replaced() {
+                        worker.shared.parts.wake.notify_one();
+                    }
                 }
                 self.committed += count;
                 self.group = MAX_GROUP.min(self.group * 2);

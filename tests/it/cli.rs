@@ -109,11 +109,12 @@ fn the_defaults_are_shown_as_they_would_stand_in_the_file() {
 #[test]
 fn configuration_errors_are_2_and_name_file_and_line() {
     let binary = Binary::new();
-    binary.write("config.toml", "[server]\nbnd = \"x\"\n");
+    binary.write("config.toml", "[database]\nurll = \"x\"\n");
     for line in ["config show", "keys list", "migrate", "serve"] {
-        binary
-            .run(line)
-            .fails(2, &["config.toml:2:1: server.bnd", "did you mean `bind`?"]);
+        binary.run(line).fails(
+            2,
+            &["config.toml:2:1: database.urll", "did you mean `url`?"],
+        );
     }
     // A file that is named wins over the one in the folder; the variable names one too.
     let other = binary.write("other.toml", "[server]\nbind = \"127.0.0.1:1\"\n");

@@ -130,11 +130,8 @@ fn a_mistake_in_a_section_is_in_the_way_of_those_who_need_it_only() {
         ("migrate", 0),
     ] {
         let ran = binary.run(line);
-        assert_eq!(
-            (ran.code, ran.stderr.as_str()),
-            (code, ""),
-            "{line}: {ran:?}"
-        );
+        let said = ran.stderr.contains("config.toml") || ran.stderr.contains(variable);
+        assert_eq!((ran.code, said), (code, false), "{line}: {ran:?}");
     }
     let status = binary.run("sources status");
     status.fails(2, &["sources[0].kind", "webhooks.gitea.secrets"]);
