@@ -142,10 +142,11 @@ fn check_marks(url: &str, query: &str) -> Result<(), StoreError> {
     let (authority, path) = place.split_once('/').unwrap_or((place, ""));
     let (user, server) = authority.rsplit_once('@').unwrap_or(("", authority));
     let user = user.split(':').next().unwrap_or_default();
-    let named = query.split('&').filter_map(|pair| pair.split_once('='));
-    let named = named.filter(|(name, _)| NAMES.contains(name));
-    let mut names = named.map(|(_, value)| value).chain([user, server, path]);
-    if names.any(|name| name.contains(['&', '=', ';', '@', ' '])) {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let pairs = pairs.filter(|(name, _)| NAMES.contains(name));
+    let values = pairs.map(|(_, value)| value);
+    let mut shown = values.chain([user, server, path]);
+    if shown.any(|name| name.contains(['&', '=', ';', '@', ' '])) {
         return Err(wrong(
             "a name in it has one of `&`, `=`, `;`, `@` and blanks, which are %26, %3D, %3B, %40 and %20 there. Parameters begin \
              with a question mark: postgres://user@host/database?sslmode=require&…",
