@@ -78,8 +78,8 @@
 //! `daemon/descriptors.rs`). [`sandbox`] holds the git server, the feed and the partner that the demo,
 //! the tests and the benchmarks talk to instead of the world outside. [`clock`], [`schedule`], [`offload`], `backoff`
 //! (the curve of delays that grow, whose numbers each user has), `fair` (places for which those that ask
-//! for much wait in turn), `memory` (the sizes of all that is kept of what others send) and `named` (enums whose
-//! variants have names) are tools that need nothing else.
+//! for much wait in turn), `memory` (the sizes of all that is kept of what others send), `named` (enums whose
+//! variants have names) and `temporary` (files beside those whose place they take) are tools that need nothing else.
 //!
 //! Dependencies run one way. `docs/architecture.md` says which way and why; `tests/it/arrows.rs` holds the table.
 //! `CONTRIBUTING.md` has recipes: what is touched, in order, to add a source, a forge, a partner, a route and the like.
@@ -113,5 +113,6 @@ pub mod schedule;
 pub mod server;
 pub mod source;
 pub mod store;
+mod temporary;
 pub mod tree;
 pub mod work;

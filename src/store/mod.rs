@@ -29,8 +29,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use backup::{
-    BackupError, Candidate, Contents as BackupContents, ValidAgain, check_unused, database_file,
+    BackupError, Candidate, Compared, Contents as BackupContents, Lacking, LackingKey, ValidAgain,
+    check_has_no_log, check_unused, database_file, left_beside,
 };
+pub use db::connect::files_of;
 pub use db::error::StoreError;
 pub use db::gate::Urgency;
 pub use db::page::{Page, PageRequest};

@@ -14,10 +14,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("memory", &[]),
     ("schedule", &[]),
     ("offload", &[]),
+    ("temporary", &[]),
     ("keyformat", &[]),
     ("scan", &["keyformat"]),
     ("tree", &["scan"]),
-    ("store", &["backoff", "memory", "keyformat"]),
+    ("store", &["backoff", "memory", "temporary", "keyformat"]),
     ("fetch", &["memory"]),
     ("github", &["backoff", "clock", "memory", "fetch"]),
     (
