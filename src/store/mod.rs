@@ -17,6 +17,7 @@ mod queue;
 mod requests;
 mod senders;
 mod sources;
+mod stats;
 mod tokens;
 
 use std::fmt;
@@ -70,6 +71,7 @@ pub use requests::{NamedRequest, REQUEST_MEMORY, Remembered};
 pub use senders::ProvedSender;
 pub use sources::SourceState;
 pub use sources::deliveries::{Delivery, WebhookCounts};
+pub use stats::{Count, KeyCount, Stats};
 pub use tokens::{DEFAULT_PROJECT, NewToken, Role, Token};
 
 use crate::keyformat::Peppers;
