@@ -247,14 +247,14 @@ fn beside(target: &Path, mode: u32) -> io::Result<BufWriter<Temporary>> {
 /// Makes a file with the owner and the mode of the one that it is to replace.
 fn like(present: &Metadata, target: &Path) -> io::Result<BufWriter<Temporary>> {
     let file = beside(target, 0o600)?;
-    let made = file.get_ref().file()?;
-    let own = made.metadata()?;
+    let itself = file.get_ref().file()?;
+    let own = itself.metadata()?;
     if (own.uid(), own.gid()) != (present.uid(), present.gid()) {
         let (uid, gid) = (Some(present.uid()), Some(present.gid()));
-        std::os::unix::fs::fchown(made, uid, gid)?;
+        std::os::unix::fs::fchown(itself, uid, gid)?;
     }
     // After the owner, whose change takes away some of it.
     let mode = present.permissions().mode() & 0o7777;
-    made.set_permissions(Permissions::from_mode(mode))?;
+    itself.set_permissions(Permissions::from_mode(mode))?;
     Ok(file)
 }

@@ -268,9 +268,12 @@ async fn export(args: ExportArgs, context: &Context) -> anyhow::Result<ExitCode>
     let count = match file.filter(|path| !file::is_standard_output(path)) {
         None => {
             let written = write_log(&records.store, args.format, io::stdout()).await;
-            written.map_err(|error| match error.is::<io::Error>() {
-                true => error.context(output::UNWRITABLE),
-                false => error,
+            written.map_err(|error| {
+                if error.is::<io::Error>() {
+                    error.context(output::UNWRITABLE)
+                } else {
+                    error
+                }
             })?
         }
         Some(path) => {

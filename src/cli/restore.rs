@@ -61,9 +61,10 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> anyhow::Result<ExitC
     interrupted::watch();
     block_on(async {
         let candidate = Candidate::of(&args.file, &database).await?;
-        let replaced = match database.exists() {
-            true => open_store(&config, Empty::Refuse).await.ok(),
-            false => None,
+        let replaced = if database.exists() {
+            open_store(&config, Empty::Refuse).await.ok()
+        } else {
+            None
         };
         if let Some(replaced) = &replaced
             && !args.force

@@ -169,12 +169,15 @@ pub async fn stats(
     let project = Some(&*caller.project).filter(|project| *project != DEFAULT_PROJECT);
     let (store, now) = (state.lists(), state.now());
     let count = async {
-        let stats = store.stats(project, now).await?;
+        let counts = store.stats(project, now).await?;
         let sources = match project {
             None => Some(source_statuses(&store, state.sources(), now).await?),
             Some(_) => None,
         };
-        Ok::<_, ApiError>(Numbers { stats, sources })
+        Ok::<_, ApiError>(Numbers {
+            stats: counts,
+            sources,
+        })
     };
     let view = async {
         let numbers = state
@@ -185,7 +188,8 @@ pub async fn stats(
             .await?;
         Ok(view(&numbers, project))
     };
-    state.listed(&caller, view).await
+    // What counts holds much meanwhile, which is not kept in the task of each connection.
+    state.listed(&caller, Box::pin(view)).await
 }
 
 fn view(numbers: &Numbers, project: Option<&str>) -> StatsView {
