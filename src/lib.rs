@@ -79,7 +79,8 @@
 //! the tests and the benchmarks talk to instead of the world outside. [`clock`], [`schedule`], [`offload`], `backoff`
 //! (the curve of delays that grow, whose numbers each user has), `fair` (places for which those that ask
 //! for much wait in turn), `memory` (the sizes of all that is kept of what others send), `named` (enums whose
-//! variants have names) and `regular` (files that are opened without waiting) are tools that need nothing else.
+//! variants have names), `regular` (files that are opened without waiting) and `temporary` (files beside those whose
+//! place they take) are tools that need nothing else.
 //!
 //! Dependencies run one way. `docs/architecture.md` says which way and why; `tests/it/arrows.rs` holds the table.
 //! `CONTRIBUTING.md` has recipes: what is touched, in order, to add a source, a forge, a partner, a route and the like.
@@ -114,5 +115,6 @@ pub mod schedule;
 pub mod server;
 pub mod source;
 pub mod store;
+mod temporary;
 pub mod tree;
 pub mod work;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use super::output::UNWRITABLE;
 use super::{Context, LogFormat, UsageError, logging};
 use crate::config::{Config, ConfigError};
 use crate::daemon::DaemonError;
@@ -63,7 +64,7 @@ fn is_usage(cause: &(dyn Error + 'static)) -> bool {
     if let Some(error) = cause.downcast_ref::<BackupError>() {
         return matches!(
             error,
-            BackupError::Unfit { .. } | BackupError::OnAServer { .. }
+            BackupError::Unfit { .. } | BackupError::Kept { .. } | BackupError::OnAServer { .. }
         );
     }
     if let Some(error) = cause.downcast_ref::<IssueError>() {
@@ -92,8 +93,14 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// arguments are not echoed: one of them may be a key that does not belong on a command line.
 pub(super) fn refused_arguments(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        let _ = error.print();
-        return DONE;
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        return match printed {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let _ = writeln!(io::stderr(), "error: {UNWRITABLE}: {error}");
+                ExitCode::from(COULD_NOT_RUN)
+            }
+            _ => DONE,
+        };
     }
     let arguments = std::env::args_os().skip(1);
     let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());

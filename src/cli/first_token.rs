@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{Context, output};
 use crate::keyformat::KeyValue;
 use crate::store::Store;
+use crate::temporary::Temporary;
 
 /// Suffix of the file beside a SQLite database.
 const SUFFIX: &str = ".admin-token";
@@ -56,9 +57,7 @@ fn write(file: &Path, token: &KeyValue) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700).create(folder)?;
     // Only its owner may read it. It appears with its contents, or not at all.
-    let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+    let mut temporary = Temporary::beside(file, 0o600)?;
     writeln!(temporary, "{}", token.expose())?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(file).map_err(|error| error.error)?;
-    std::fs::File::open(folder)?.sync_all()
+    temporary.persist(file)
 }

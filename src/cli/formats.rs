@@ -52,7 +52,8 @@ enum FormatsCommand {
   rescind formats check
   rescind formats check my-patterns && echo sound
 
-Exit codes: 0 sound, 1 sound, but valid keys of the configured database would not be hunted, 2 something is wrong.")]
+Exit codes: 0 sound, 1 sound, but valid keys of the configured database would not be hunted, 2 something is wrong,
+3 could not run or not to its end.")]
     Check {
         /// Folder [default: the configured one, or else `patterns`, or else the built-in formats]
         dir: Option<PathBuf>,
@@ -66,7 +67,7 @@ Exit codes: 0 sound, 1 sound, but valid keys of the configured database would no
   rescind formats test --json rsc_sk_0123456789
 
 A real key belongs on standard input: other users of the machine can read arguments.
-Exit codes: 0 a candidate, 1 not.")]
+Exit codes: 0 a candidate, 1 not, 2 usage or configuration error, 3 could not run or not to its end.")]
     Test {
         /// String to test, or `-` for standard input
         #[arg(value_parser = as_key)]

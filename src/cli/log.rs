@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::context::{Records, block_on};
+use super::kept::Kept;
 use super::output::{self, List, time};
 use super::time as when;
 use super::{Context, DONE, UsageError, file};
@@ -109,7 +110,7 @@ struct ExportArgs {
     /// Format of the entries
     #[arg(long, value_enum, default_value_t)]
     format: ExportFormat,
-    /// File to write instead of standard output
+    /// File to write instead of standard output, which is `-`
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -263,10 +264,20 @@ fn lines(entry: &LogEntry) -> Vec<(&'static str, String)> {
 
 async fn export(args: ExportArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let records = Records::open(context).await?;
-    let count = match &args.output {
-        None => write_log(&records.store, args.format, io::stdout()).await?,
+    let file = args.output.as_deref();
+    let count = match file.filter(|path| !file::is_standard_output(path)) {
+        None => {
+            let written = write_log(&records.store, args.format, io::stdout()).await;
+            written.map_err(|error| {
+                if error.is::<io::Error>() {
+                    error.context(output::UNWRITABLE)
+                } else {
+                    error
+                }
+            })?
+        }
         Some(path) => {
-            let mut file = file::Output::create(path)?;
+            let mut file = file::Output::create(path, &Kept::of(context))?;
             let count = write_log(&records.store, args.format, &mut file).await?;
             file.finish()?;
             count

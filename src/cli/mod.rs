@@ -11,6 +11,8 @@ mod exit;
 mod file;
 mod first_token;
 mod formats;
+mod interrupted;
+mod kept;
 mod keys;
 mod log;
 mod logging;
@@ -47,7 +49,8 @@ pub use usage::UsageError;
     version,
     about,
     arg_required_else_help = true,
-    after_help = "Exit codes: 0 done, 1 leaks found or verification failed, 2 usage or configuration error, 3 could not run.
+    after_help = "Exit codes: 0 done, 1 leaks found or verification failed, 2 usage or configuration error,
+3 could not run or not to its end.
 
 Examples:
   rescind serve

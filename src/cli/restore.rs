@@ -1,5 +1,7 @@
 //! `rescind restore`
 
+mod valid_again;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,19 +9,16 @@ use std::process::ExitCode;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use super::actor::actor;
-use super::context::{Empty, Instance, block_on, open_store};
-use super::{Context, DONE, UsageError, output};
-use crate::config::{Config, Needs};
+use super::context::{Empty, block_on, open_store};
+use super::file::PrivateFile;
+use super::kept::Kept;
+use super::{Context, DONE, UsageError, interrupted, output};
+use crate::config::Needs;
 use crate::store::{
-    BackupContents, Candidate, Store, StoreError, StoreOptions, ValidAgain, check_unused,
-    database_file, retried,
+    BackupContents, Candidate, Compared, Lacking, Store, StoreOptions, check_unused, database_file,
 };
-
-/// Number of keys that are revoked in one transaction.
-const BATCH: usize = 100;
+use crate::temporary::folder_of;
 
 /// `rescind restore`
 #[derive(Debug, Args)]
@@ -27,7 +26,8 @@ const BATCH: usize = 100;
     after_help = "Puts a backup of a SQLite database in its place, while nothing uses it. The backup has to be sound, and not of a newer
 rescind. The database that it replaces is kept beside it; the message says where. So are the entries of the log that the
 backup lacks. What was revoked since the backup was made is valid again with it: each such key and access token
-is printed as the command that ends it again, and --apply revokes them.
+is printed as the command that ends it again, and --apply revokes them. Keys that were issued since would not be known
+any more, so that nobody would notice their leak: they are counted, the first are named, and --force is asked for.
 
 A dump of PostgreSQL is put back with pg_restore; the message says how.
 
@@ -44,10 +44,11 @@ pub(super) struct RestoreArgs {
     /// Revoke again what was revoked since
     #[arg(long)]
     apply: bool,
-    /// Replace the database even if the backup is not one of its former states
+    /// Replace the database even if the backup is not one of its former states, or lacks keys that it has
     #[arg(long)]
     force: bool,
-    /// Print JSON: what is valid again, with the command that ends it
+    /// Print JSON: what is valid again, with the command that ends it, what is not known any more, and until when the
+    /// backup reaches
     #[arg(long)]
     json: bool,
 }
@@ -57,76 +58,96 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> anyhow::Result<ExitC
     let options = StoreOptions::new(config.database.url.clone());
     let database = database_file(&options, &args.file)?;
     check_unused(&database)?;
+    interrupted::watch();
     block_on(async {
         let candidate = Candidate::of(&args.file, &database).await?;
-        let newer = newer_entries(&config, &database, &candidate.contents, args.force).await?;
-        let valid_again = candidate.valid_again().await;
+        let replaced = if database.exists() {
+            open_store(&config, Empty::Refuse).await.ok()
+        } else {
+            None
+        };
+        if let Some(replaced) = &replaced
+            && !args.force
+        {
+            check_is_former(replaced, &database, &candidate.contents).await?;
+        }
+        let compared = candidate.compare().await;
+        if let Some(compared) = &compared
+            && !args.force
+        {
+            check_lacks_no_key(&compared.lacking, &candidate.contents)?;
+        }
+        let newer = match &replaced {
+            Some(replaced) => write_newer(replaced, &database, &candidate.contents).await?,
+            None => None,
+        };
+        if let Some(replaced) = replaced {
+            replaced.close().await;
+        }
         let contents = candidate.contents.clone();
+        for foreign in &candidate.foreign {
+            output::note(&format!(
+                "{} is of another database and was left aside: the backup is complete without it",
+                foreign.display()
+            ));
+        }
         let aside = candidate.put_back()?;
         tell(&args.file, &database, &contents, aside.as_deref(), newer);
-        let Some(mut valid_again) = valid_again else {
-            if aside.is_some() {
-                output::note(
-                    "the replaced database cannot be read: which keys were revoked since the backup was made, and are \
-                     valid again now, only an export of the log elsewhere, the daemon's log and your partners can tell",
-                );
+        if compared.is_none() && aside.is_some() {
+            output::note(
+                "the replaced database cannot be read: which keys were issued or revoked since the backup was made, and are \
+                 unknown or valid again now, only an export of the log elsewhere, the daemon's log and your partners can \
+                 tell",
+            );
+        }
+        let Some(Compared {
+            mut valid_again,
+            lacking,
+        }) = compared
+        else {
+            if args.json {
+                output::say_json(&json!({
+                    "valid_again": null, "forgotten": null, "reaches": reaches_json(&contents),
+                }))?;
             }
-            return if args.json {
-                output::say_json(&json!({ "valid_again": null })).map(|()| DONE)
-            } else {
-                Ok(DONE)
-            };
+            return Ok(DONE);
         };
         if args.apply {
-            valid_again = apply(context, &config, valid_again).await?;
+            valid_again = valid_again::apply(context, &config, valid_again).await?;
+        }
+        if let Some(text) = lacking_text(&lacking) {
+            output::note(&format!("not known any more: {text}"));
         }
         if args.json {
-            let all: Vec<Value> = valid_again.iter().map(as_json).collect();
-            output::say_json(&json!({ "valid_again": all }))?;
+            let all: Vec<Value> = valid_again.iter().map(valid_again::as_json).collect();
+            output::say_json(&json!({
+                "valid_again": all,
+                "forgotten": lacking_json(&lacking),
+                "reaches": reaches_json(&contents),
+            }))?;
         } else {
-            tell_valid_again(&valid_again)?;
+            valid_again::tell(&valid_again)?;
         }
         Ok(DONE)
     })
 }
 
-/// Writes the entries of the log that the backup lacks to a file beside the database, and returns its path if there are
-/// any.
+/// Checks that the backup is a former state of the database.
 ///
 /// # Errors
-/// Returns an error if the backup is no former state of the database, and it is not `forced`.
-async fn newer_entries(
-    config: &Config,
+/// Returns an error if it is not.
+async fn check_is_former(
+    replaced: &Store,
     database: &Path,
     contents: &BackupContents,
-    forced: bool,
-) -> anyhow::Result<Option<PathBuf>> {
-    if !database.exists() {
-        return Ok(None);
-    }
-    let Ok(store) = open_store(config, Empty::Refuse).await else {
-        return Ok(None);
-    };
-    let written = write_newer(&store, database, contents, forced).await;
-    store.close().await;
-    written
-}
-
-async fn write_newer(
-    store: &Store,
-    database: &Path,
-    contents: &BackupContents,
-    forced: bool,
-) -> anyhow::Result<Option<PathBuf>> {
+) -> anyhow::Result<()> {
     let seq = contents.head.seq;
-    let same = match seq {
-        0 => Ok(true),
-        seq => {
-            let entry = store.log_entry(seq).await;
-            entry.map(|entry| entry.is_some_and(|entry| entry.hash == contents.head.hash))
-        }
-    };
-    if same.as_ref().is_ok_and(|same| !same) && !forced {
+    if seq == 0 {
+        return Ok(());
+    }
+    let entry = replaced.log_entry(seq).await;
+    // What cannot be read is not kept from being replaced.
+    if entry.is_ok_and(|entry| entry.is_none_or(|entry| entry.hash != contents.head.hash)) {
         let text = format!(
             "the backup is no former state of {}: its log ends with an entry {seq} that is not in the log of this \
              database; add --force to replace the database by it all the same (nothing was changed)",
@@ -134,28 +155,104 @@ async fn write_newer(
         );
         return Err(UsageError(text).into());
     }
+    Ok(())
+}
+
+/// Checks that the backup has every key of the database.
+///
+/// # Errors
+/// Returns an error that names those that it lacks.
+fn check_lacks_no_key(lacking: &Lacking, contents: &BackupContents) -> Result<(), UsageError> {
+    match lacking_text(lacking) {
+        Some(text) if lacking.keys > 0 => Err(UsageError(format!(
+            "the backup lacks what was issued since it was made, whose leak nobody would notice then: {text}; {}; add \
+             --force to replace the database by it all the same (nothing was changed)",
+            reaches(contents)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Returns what the backup lacks, for people, or `None` if it lacks nothing.
+fn lacking_text(lacking: &Lacking) -> Option<String> {
+    let mut parts = Vec::new();
+    if lacking.keys > 0 {
+        let named = lacking.named.iter();
+        let named = named.map(|key| format!("{} (…{})", key.id, key.last_four));
+        let named: Vec<String> = named.collect();
+        let more = lacking.keys - named.len() as u64;
+        let more = match more {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        parts.push(format!("{} keys: {}{more}", lacking.keys, named.join(", ")));
+    }
+    if lacking.tokens > 0 {
+        parts.push(format!("{} access tokens", lacking.tokens));
+    }
+    (!parts.is_empty()).then(|| parts.join("; and "))
+}
+
+fn lacking_json(lacking: &Lacking) -> Value {
+    let named = lacking.named.iter();
+    let named = named.map(|key| json!({ "id": key.id, "last_four": key.last_four }));
+    let named: Vec<Value> = named.collect();
+    json!({ "keys": lacking.keys, "first_keys": named, "tokens": lacking.tokens })
+}
+
+/// Returns until when the backup reaches, for people.
+fn reaches(contents: &BackupContents) -> String {
+    let time = |at| output::time(at);
+    format!(
+        "the backup reaches until {} (its newest key) and {} (the last entry of its log)",
+        time(contents.newest_key_at),
+        time(contents.last_entry_at)
+    )
+}
+
+fn reaches_json(contents: &BackupContents) -> Value {
+    let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
+    json!({
+        "newest_key_at": text(contents.newest_key_at),
+        "last_log_entry_at": text(contents.last_entry_at),
+        "last_log_entry": contents.head.seq,
+    })
+}
+
+/// Writes the entries of the log that the backup lacks to a file beside the database. Returns its path and their number
+/// if there are any.
+async fn write_newer(
+    replaced: &Store,
+    database: &Path,
+    contents: &BackupContents,
+) -> anyhow::Result<Option<(PathBuf, u64)>> {
     // What cannot be read is not kept from being replaced.
-    let Ok(first) = store.log_after(seq, 1000).await else {
+    let Ok(first) = replaced.log_after(contents.head.seq, 1000).await else {
         return Ok(None);
     };
     if first.is_empty() {
         return Ok(None);
     }
-    let folder = database.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix("revocations-not-in-the-backup-")
-        .suffix(".jsonl")
-        .tempfile_in(folder)?;
+    let path = free_name(folder_of(database))?;
+    let mut file = PrivateFile::create(&path, &Kept::none())?;
     let mut entries = first;
+    let mut count = 0;
     while let Some(last) = entries.last().map(|entry| entry.seq) {
         for entry in &entries {
             writeln!(file, "{}", entry.to_json_line())?;
+            count += 1;
         }
-        entries = store.log_after(last, 1000).await?;
+        entries = replaced.log_after(last, 1000).await?;
     }
-    file.as_file().sync_all()?;
-    let (_, path) = file.keep()?;
-    Ok(Some(path))
+    file.finish()?;
+    Ok(Some((path, count)))
+}
+
+fn free_name(folder: &Path) -> anyhow::Result<PathBuf> {
+    let mut names = (1..1000)
+        .map(|number| folder.join(format!("revocations-not-in-the-backup-{number}.jsonl")));
+    let free = names.find(|name| name.symlink_metadata().is_err());
+    free.ok_or_else(|| anyhow::anyhow!("too many lists of revocations are beside the database"))
 }
 
 fn tell(
@@ -163,7 +260,7 @@ fn tell(
     database: &Path,
     contents: &BackupContents,
     aside: Option<&Path>,
-    newer: Option<PathBuf>,
+    newer: Option<(PathBuf, u64)>,
 ) {
     output::note(&format!(
         "{} has the contents of {} now: {} keys, log up to entry {}",
@@ -175,95 +272,11 @@ fn tell(
     if let Some(aside) = aside {
         output::note(&format!("the replaced database is {}", aside.display()));
     }
-    if let Some(newer) = newer {
+    if let Some((newer, count)) = newer {
         output::note(&format!(
-            "the entries of its log that the backup lacks are in {}",
+            "{count} entries of its log that the backup lacks are in {}",
             newer.display()
         ));
     }
-}
-
-/// Revokes what was revoked since. Returns what is left to be done by hand.
-async fn apply(
-    context: &Context,
-    config: &Config,
-    valid_again: Vec<ValidAgain>,
-) -> anyhow::Result<Vec<ValidAgain>> {
-    let store = open_store(config, Empty::Refuse).await?;
-    store.migrate().await?;
-    let instance = Instance::open(context, Empty::Refuse).await?;
-    let (mut keys, mut tokens, mut left) = (Vec::new(), Vec::new(), Vec::new());
-    for one in valid_again {
-        match &one {
-            ValidAgain::RevokedKey(id) => keys.push(Uuid::try_parse(id)?),
-            ValidAgain::RevokedToken(id) => tokens.push(Uuid::try_parse(id)?),
-            ValidAgain::RotatedKey(_) | ValidAgain::ShortenedKey(..) => left.push(one),
-        }
-    }
-    for some in keys.chunks(BATCH) {
-        instance.responder().revoke_all(some, &actor()).await?;
-    }
-    for id in &tokens {
-        let revoked = retried(|| async {
-            let mut tx = instance.store.begin().await?;
-            tx.revoke_token(*id, instance.now()).await?;
-            tx.commit().await?;
-            Ok::<_, StoreError>(())
-        });
-        revoked.await?;
-    }
-    output::note(&format!(
-        "{} keys and {} access tokens were revoked again",
-        keys.len(),
-        tokens.len()
-    ));
-    Ok(left)
-}
-
-/// Prints the commands that end what is valid again.
-fn tell_valid_again(valid_again: &[ValidAgain]) -> anyhow::Result<()> {
-    if valid_again.is_empty() {
-        return Ok(());
-    }
-    output::note(
-        "these keys and access tokens ended after the backup was made, and are VALID AGAIN now; each line ends one of them:",
-    );
-    for one in valid_again {
-        let (command, remark) = ending(one);
-        let remark = remark.map_or_else(String::new, |remark| format!("  # {remark}"));
-        output::say(&format!("{command}{remark}"))?;
-    }
-    Ok(())
-}
-
-/// Returns the command that ends what is valid again, and what there is to know of it.
-fn ending(one: &ValidAgain) -> (String, Option<String>) {
-    match one {
-        ValidAgain::RevokedKey(id) => (format!("rescind keys revoke {id}"), None),
-        ValidAgain::RotatedKey(id) => (
-            format!("rescind keys rotate {id} --overlap 0s"),
-            Some("its owner needs the new value".to_owned()),
-        ),
-        ValidAgain::ShortenedKey(id, end) => {
-            let end = Timestamp::from_microsecond(*end).unwrap_or(Timestamp::MAX);
-            (
-                format!("rescind keys revoke {id}"),
-                Some(format!("or PATCH its expiry back to {end:.0}")),
-            )
-        }
-        ValidAgain::RevokedToken(id) => (format!("rescind tokens revoke {id}"), None),
-    }
-}
-
-fn as_json(one: &ValidAgain) -> Value {
-    let (ValidAgain::RevokedKey(id)
-    | ValidAgain::RotatedKey(id)
-    | ValidAgain::ShortenedKey(id, _)
-    | ValidAgain::RevokedToken(id)) = one;
-    let kind = match one {
-        ValidAgain::RevokedToken(_) => "token",
-        _ => "key",
-    };
-    let (command, remark) = ending(one);
-    json!({ "type": kind, "id": id, "command": command, "remark": remark })
+    output::note(&reaches(contents));
 }

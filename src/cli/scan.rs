@@ -75,7 +75,7 @@ pub(super) struct ScanArgs {
     /// Format of the report
     #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Text)]
     report: Form,
-    /// File to write the report to instead of standard output
+    /// File to write the report to instead of standard output, which is `-`
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Look candidates up in the configured key store
@@ -143,7 +143,7 @@ pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode
         Form::Sarif => ReportFormat::Sarif,
     };
     let redactor = Redactor::new(&formats);
-    let mut sink = Sink::open(args.output.as_deref())?;
+    let mut sink = Sink::open(args.output.as_deref(), context)?;
     let is_left = sink.is_left();
     let mut report = Report::new(&mut sink, form, &engine, &redactor);
     let (scanned, written) = thread::scope(|scope| {

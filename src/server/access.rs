@@ -42,11 +42,13 @@ pub enum Permission {
     ReadSources,
     /// Requeue dead-lettered work items.
     RequeueWork,
+    /// See how many keys, incidents, revocations, work items and sources there are.
+    ReadStats,
 }
 
 impl Permission {
     /// All permissions, in the order of the documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::WriteKeys,
         Self::RevokeKeys,
         Self::ReadKeys,
@@ -57,6 +59,7 @@ impl Permission {
         Self::ReadFormats,
         Self::ReadSources,
         Self::RequeueWork,
+        Self::ReadStats,
     ];
 
     /// Returns the roles that have this permission. `docs/api.md` shows the same table.
@@ -65,7 +68,7 @@ impl Permission {
             Self::WriteKeys | Self::CheckKeys | Self::ImportKeys => &[Role::Admin, Role::Issuer],
             Self::RevokeKeys => &[Role::Admin, Role::Issuer, Role::Operator],
             Self::ReadKeys => &[Role::Admin, Role::Issuer, Role::Operator, Role::Viewer],
-            Self::ReadIncidents | Self::ReadLog | Self::ReadSources => {
+            Self::ReadIncidents | Self::ReadLog | Self::ReadSources | Self::ReadStats => {
                 &[Role::Admin, Role::Operator, Role::Viewer]
             }
             Self::RequeueWork => &[Role::Admin, Role::Operator],
@@ -162,8 +165,8 @@ impl FromRequestParts<AppState> for Caller {
         let text = presented(&parts.headers).ok_or_else(|| {
             ApiError::new(
                 ErrorCode::AccessTokenRequired,
-                "This needs an access token in the header `authorization: Bearer …` or \
-                 `x-stack-secret-server-key`.",
+                "This needs an access token in the header `authorization: Bearer …`, \
+                 `x-stack-secret-server-key` or `x-hexclave-secret-server-key`.",
             )
         })?;
         let token = state.lookup().token(Sha256Digest::of(text)).await?;

@@ -14,6 +14,7 @@ pub mod api;
 mod body;
 mod client;
 mod connections;
+mod counted;
 mod docs;
 mod error;
 mod fields;
@@ -65,6 +66,7 @@ use client::turns::Turns;
 use client::whole_log::{Leave, WholeLog};
 use connections::head::Heads;
 use connections::pulse::Pulse;
+use counted::Counted;
 use fields::{Fields, JsonBody};
 use layers::RequestIds;
 
@@ -171,6 +173,7 @@ struct Rooms {
     self_report_turns: Arc<Turns>,
     imports: Arc<FairPlaces>,
     key_writes: Arc<FairPlaces>,
+    counted: Counted,
 }
 
 impl Rooms {
@@ -188,6 +191,7 @@ impl Rooms {
             self_report_turns: Turns::new(SELF_REPORTS_AT_ONCE, SELF_REPORTS_WAITING),
             imports: FairPlaces::new(IMPORTS_AT_ONCE, IMPORTS_WAITING),
             key_writes: FairPlaces::new(KEY_WRITES_AT_ONCE, KEY_WRITES_WAITING),
+            counted: Counted::default(),
         }
     }
 }

@@ -11,7 +11,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::api::keys::{team, user};
-use super::api::{formats, health, import, incidents, intake, revocations, sources, webhooks};
+use super::api::{
+    formats, health, import, incidents, intake, revocations, sources, stats, webhooks,
+};
 use super::docs::{self, Page};
 use super::error::{ApiError, ErrorCode};
 use super::openapi::{self, Description};
@@ -74,6 +76,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(sources::list))
         .routes(routes!(sources::dead_letters))
         .routes(routes!(sources::requeue))
+        .routes(routes!(stats::stats))
         .routes(routes!(intake::self_report))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

@@ -2,25 +2,27 @@
 //! back while nobody does.
 
 mod contents;
+mod place;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, fcntl_lock};
+use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
-use tempfile::NamedTempFile;
 use tokio::time::Instant;
 
 use super::db::connect::{CONNECTION_WAIT, Db, sqlite_file};
-use super::db::files::BESIDE;
-use super::db::marker::{Marker, beside, size, sync_folder};
+use super::db::marker::{Marker, beside, size};
 use super::db::others;
 use super::{LogHead, Store, StoreError, StoreOptions, Urgency};
+use crate::temporary::{self, Temporary};
 use contents::{compare, examine};
+use place::{ALL_BESIDE, keep_aside, lock};
+pub use place::{check_has_no_log, check_unused, left_beside};
 
 /// Maximum time that a copy takes.
 const COPYING: Duration = Duration::from_hours(24);
@@ -55,6 +57,14 @@ pub enum BackupError {
         /// Problem with it, and the remedy.
         cause: String,
     },
+    /// The file is not replaced by a backup.
+    #[error("{path} is not replaced: {cause}")]
+    Kept {
+        /// Path of the file.
+        path: String,
+        /// Reason, and the remedy.
+        cause: String,
+    },
     /// A process has the database open.
     #[error(
         "{process} has the database {database} open: stop it, and everything else that uses the database (nothing was changed)"
@@ -79,8 +89,46 @@ pub struct Contents {
     pub head: LogHead,
     /// Version of the schema.
     pub version: i64,
+    /// Time at which the newest key was created.
+    pub newest_key_at: Option<Timestamp>,
+    /// Time of the last entry of the revocation log.
+    pub last_entry_at: Option<Timestamp>,
     /// Identity of the store, if its schema has one.
     id: Option<String>,
+}
+
+/// Differences between a database and a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// What is valid in the backup, and is not any more.
+    pub valid_again: Vec<ValidAgain>,
+    /// What is not in the backup.
+    pub lacking: Lacking,
+}
+
+/// Keys and access tokens that a backup lacks, since they were issued after it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// Number of keys.
+    pub keys: u64,
+    /// The first of them, at most [`Lacking::NAMED`], by their age.
+    pub named: Vec<LackingKey>,
+    /// Number of access tokens.
+    pub tokens: u64,
+}
+
+impl Lacking {
+    /// Maximum number of keys that are named.
+    pub const NAMED: u32 = 20;
+}
+
+/// A key that a backup lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LackingKey {
+    /// Identifier.
+    pub id: String,
+    /// Last four characters of the key.
+    pub last_four: String,
 }
 
 /// A key or an access token that is valid in a backup, and is not any more.
@@ -99,36 +147,30 @@ pub enum ValidAgain {
 /// A copy of a backup, in the folder of the database, that is complete and sound and can take its place.
 #[derive(Debug)]
 pub struct Candidate {
-    file: NamedTempFile,
+    file: Temporary,
     database: PathBuf,
     /// Its contents.
     pub contents: Contents,
+    /// Files beside the backup that SQLite would take for a part of it, and that are none.
+    pub foreign: Vec<PathBuf>,
 }
 
 impl Store {
-    /// Makes a backup in `file`, which is replaced if it exists, and examines it. `progress` is called with the number
-    /// of bytes that are written and their approximate total. Others read and write the database meanwhile.
+    /// Copies the database into `copy`, an empty file, and examines the copy, which is complete without any other file.
+    /// `progress` is called with the number of bytes that are written and their approximate total. Others read and write
+    /// the database meanwhile.
     ///
     /// # Errors
-    /// Returns a [`BackupError`]; there is no file then, or the one that was there.
+    /// Returns a [`BackupError`]; what is in the file then is no backup.
     pub async fn back_up(
         &self,
-        file: &Path,
+        copy: &Path,
         progress: impl Fn(u64, u64),
     ) -> Result<Contents, BackupError> {
         let Db::Sqlite { lists, .. } = &self.0.db else {
-            return Err(BackupError::OnAServer {
-                database: self.0.name.clone(),
-                command: format!(
-                    "pg_dump --format=custom --file='{}' '{}'",
-                    file.display(),
-                    self.0.name
-                ),
-            });
+            return Err(self.on_a_server(copy));
         };
-        // Only its owner may read it. SQLite writes into a file that is there if it is empty.
-        let copy = temporary_beside(file)?;
-        let target = copy.path().display().to_string().replace('\'', "''");
+        let target = copy.display().to_string().replace('\'', "''");
         let total = size(Path::new(&self.0.name)) + size(&beside(Path::new(&self.0.name), "-wal"));
         let copying = async {
             let until = Instant::now() + CONNECTION_WAIT;
@@ -138,7 +180,7 @@ impl Store {
         let looking = async {
             loop {
                 tokio::time::sleep(LOOK).await;
-                progress(size(copy.path()), total);
+                progress(size(copy), total);
             }
         };
         let copied = tokio::select! {
@@ -146,11 +188,24 @@ impl Store {
             never = looking => never,
         };
         copied.map_err(|error| self.failed(&error))?;
-        let contents = examine(copy.path()).await?;
-        copy.as_file().sync_all().map_err(of(file))?;
-        copy.persist(file).map_err(|error| of(file)(error.error))?;
-        sync_folder(file).map_err(of(file))?;
-        Ok(contents)
+        examine(copy).await
+    }
+
+    /// Checks that the database is a file, of which a backup can be made.
+    ///
+    /// # Errors
+    /// Returns [`BackupError::OnAServer`] if it is on a server, with the command that makes one in `file` there.
+    pub fn check_is_a_file(&self, file: &Path) -> Result<(), BackupError> {
+        match self.0.db {
+            Db::Sqlite { .. } => Ok(()),
+            Db::Postgres(_) => Err(self.on_a_server(file)),
+        }
+    }
+
+    fn on_a_server(&self, file: &Path) -> BackupError {
+        let (file, database) = (file.display(), self.0.name.clone());
+        let command = format!("pg_dump --format=custom --file='{file}' '{database}'");
+        BackupError::OnAServer { database, command }
     }
 }
 
@@ -172,16 +227,9 @@ pub fn database_file(options: &StoreOptions, backup: &Path) -> Result<PathBuf, B
     })
 }
 
-/// Checks that no process has a database open.
-///
-/// # Errors
-/// Returns [`BackupError::InUse`] if one has.
-pub fn check_unused(database: &Path) -> Result<(), BackupError> {
-    lock(database).map(drop)
-}
-
 impl Candidate {
-    /// Copies a backup into the folder of `database`, and examines the copy. A `-wal` beside the backup is taken over.
+    /// Copies a backup into the folder of `database`, and examines the copy. A `-wal` beside a copy of a database that had
+    /// one is taken over. One beside a backup is of another database, as a backup is complete without.
     ///
     /// # Errors
     /// Returns [`BackupError::Unfit`] if the backup is not sound, is not one of this program, or is of a newer one.
@@ -196,19 +244,23 @@ impl Candidate {
         if let Some(folder) = database.parent() {
             fs::create_dir_all(folder).map_err(of(folder))?;
         }
-        let file = temporary_beside(database)?;
+        let file = Temporary::beside(database, 0o600).map_err(of(database))?;
         let copied = fs::copy(backup, file.path()).and_then(|_| {
             // Copying sets the permissions of the other file.
             let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
             fs::set_permissions(file.path(), own)
         });
         copied.map_err(of(backup))?;
-        let log = beside(backup, "-wal");
-        if size(&log) > 0 {
-            fs::copy(&log, beside(file.path(), "-wal")).map_err(of(&log))?;
+        let mut foreign = left_beside(backup);
+        if others::has_log(file.path()).map_err(of(backup))? {
+            let log = beside(backup, "-wal");
+            if size(&log) > 0 {
+                fs::copy(&log, beside(file.path(), "-wal")).map_err(of(&log))?;
+            }
+            foreign.clear();
         }
         let examined = examine(file.path()).await;
-        for end in BESIDE {
+        for end in ALL_BESIDE {
             let _ = fs::remove_file(beside(file.path(), end));
         }
         let contents = examined.map_err(|error| match error {
@@ -216,17 +268,16 @@ impl Candidate {
             BackupError::Store(error) => unfit(backup, &error.to_string()),
             other => other,
         })?;
-        file.as_file().sync_all().map_err(of(backup))?;
         Ok(Self {
             file,
             database: database.to_owned(),
             contents,
+            foreign,
         })
     }
 
-    /// Returns what is valid in the backup, and is not in the database that it replaces. Returns `None` if that cannot be
-    /// read.
-    pub async fn valid_again(&self) -> Option<Vec<ValidAgain>> {
+    /// Compares the backup with the database that it replaces. Returns `None` if that cannot be read.
+    pub async fn compare(&self) -> Option<Compared> {
         if size(&self.database) == 0 {
             return None;
         }
@@ -248,71 +299,24 @@ impl Candidate {
     /// Puts the copy in the place of the database, which is moved aside. Returns the path to which that was moved, if
     /// there was one.
     ///
-    /// Killed in between, there is no database, and its identity is noted: nothing makes a new one.
+    /// Killed at any instant, there is the one or the other. If the database has a log that could not be taken over,
+    /// there may be none instead, but then its identity is noted: nothing makes a new one.
     ///
     /// # Errors
     /// Returns [`BackupError::InUse`] if a process has the database open.
     pub fn put_back(self) -> Result<Option<PathBuf>, BackupError> {
         let database = &self.database;
+        let _moving = temporary::moving();
         // Held until the other file is in place: whoever opens the database meanwhile waits for it.
         let _alone = lock(database)?;
         if let Some(id) = &self.contents.id {
             let marked = Marker::of(database).made(id);
             marked.map_err(of(database))?;
         }
-        let aside = move_aside(database).map_err(of(database))?;
-        self.file
-            .persist(database)
-            .map_err(|error| of(database)(error.error))?;
-        sync_folder(database).map_err(of(database))?;
+        let aside = keep_aside(database).map_err(of(database))?;
+        self.file.persist(database).map_err(of(database))?;
         Ok(aside)
     }
-}
-
-/// Locks a database against every other process. Returns `None` if there is none.
-fn lock(database: &Path) -> Result<Option<File>, BackupError> {
-    let file = match File::options().read(true).write(true).open(database) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(of(database)(error)),
-    };
-    // SQLite's locks are of the same kind, and every connection has one.
-    if fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Err(BackupError::InUse {
-            database: database.display().to_string(),
-            process: others::user_of(&file).unwrap_or_else(|| "another process".to_owned()),
-        });
-    }
-    Ok(Some(file))
-}
-
-/// Moves a database with the files beside it to a name that is free. The database goes first: without the others it
-/// would lack what was written last.
-fn move_aside(database: &Path) -> io::Result<Option<PathBuf>> {
-    let is_free = |path: &Path| fs::symlink_metadata(path).is_err();
-    let mut names = (1..1000).map(|number| beside(database, &format!(".replaced-{number}")));
-    let aside =
-        names.find(|name| is_free(name) && BESIDE.iter().all(|end| is_free(&beside(name, end))));
-    let aside =
-        aside.ok_or_else(|| io::Error::other("too many replaced databases are beside it"))?;
-    let mut is_any = false;
-    for end in ["", BESIDE[0], BESIDE[1]] {
-        let file = beside(database, end);
-        if !is_free(&file) {
-            fs::rename(&file, beside(&aside, end))?;
-            is_any = true;
-        }
-    }
-    sync_folder(database)?;
-    Ok(is_any.then_some(aside))
-}
-
-fn temporary_beside(file: &Path) -> Result<NamedTempFile, BackupError> {
-    let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    let made = builder.prefix(".rescind-backup-").tempfile_in(folder);
-    made.map_err(of(file))
 }
 
 fn of(path: &Path) -> impl FnOnce(io::Error) -> BackupError + use<> {

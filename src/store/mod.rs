@@ -17,6 +17,7 @@ mod queue;
 mod requests;
 mod senders;
 mod sources;
+mod stats;
 mod tokens;
 
 use std::fmt;
@@ -29,8 +30,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use backup::{
-    BackupError, Candidate, Contents as BackupContents, ValidAgain, check_unused, database_file,
+    BackupError, Candidate, Compared, Contents as BackupContents, Lacking, LackingKey, ValidAgain,
+    check_has_no_log, check_unused, database_file, left_beside,
 };
+pub use db::connect::files_of;
 pub use db::error::StoreError;
 pub use db::gate::Urgency;
 pub use db::page::{Page, PageRequest};
@@ -68,6 +71,7 @@ pub use requests::{NamedRequest, REQUEST_MEMORY, Remembered};
 pub use senders::ProvedSender;
 pub use sources::SourceState;
 pub use sources::deliveries::{Delivery, WebhookCounts};
+pub use stats::{Count, KeyCount, Stats};
 pub use tokens::{DEFAULT_PROJECT, NewToken, Role, Token};
 
 use crate::keyformat::Peppers;

@@ -13,3 +13,4 @@ pub(crate) mod roles;
 mod self_report;
 mod service;
 mod sources;
+mod stats;

@@ -15,10 +15,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("schedule", &[]),
     ("offload", &[]),
     ("regular", &[]),
+    ("temporary", &[]),
     ("keyformat", &["regular"]),
     ("scan", &["keyformat"]),
     ("tree", &["scan"]),
-    ("store", &["backoff", "memory", "keyformat"]),
+    ("store", &["backoff", "memory", "temporary", "keyformat"]),
     ("fetch", &["memory"]),
     ("github", &["backoff", "clock", "memory", "fetch"]),
     (

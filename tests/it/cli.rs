@@ -33,6 +33,11 @@ fn help_on_every_level_ends_well_and_shows_an_example() {
         };
         let any = examples.lines().any(shows);
         assert!(any, "no example of `rescind{level}` in {help}");
+        if let Some((_, codes)) = help.split_once("Exit codes:") {
+            let codes = codes.split_once("\n\n").map_or(codes, |(codes, _)| codes);
+            let all = ["0 ", "3 "].iter().all(|code| codes.contains(code));
+            assert!(all, "rescind{level}: {codes}");
+        }
         levels.extend(commands(&help).map(|command| format!("{level} {command}")));
         seen += 1;
     }

@@ -11,6 +11,7 @@ use crate::cli::context::{Empty, open_store};
 use crate::config::Config;
 use crate::forge::Forge;
 use crate::store::{Store, StoreError};
+use crate::temporary::Temporary;
 
 /// Free space in bytes below which a warning is reported.
 const LITTLE_SPACE: u64 = 1 << 30;
@@ -322,7 +323,7 @@ fn disk(file: &Path) -> Check {
         .filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let name = folder.display();
-    if let Err(error) = tempfile::NamedTempFile::new_in(folder) {
+    if let Err(error) = Temporary::beside(file, 0o600) {
         let mend = "give rescind write permission to the folder: SQLite keeps its journal there";
         return Check::failed(DISK, format!("{name} cannot be written: {error}"), mend);
     }

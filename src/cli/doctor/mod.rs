@@ -37,7 +37,8 @@ const CONFIGURATION: u8 = 2;
 source, the addresses of partners' public keys, webhooks and the clock, all at once and for 10 seconds at most each.
 Nothing is changed: each source is asked once for one event, or its branches and tags. Secrets are never printed.
 
-Exit codes: 0 all is well, or there are warnings only, 1 something failed, 2 the configuration has to change.
+Exit codes: 0 all is well, or there are warnings only, 1 something failed, 2 the configuration has to change,
+3 could not run or not to its end.
 
 Examples:
   rescind doctor

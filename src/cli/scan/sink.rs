@@ -5,9 +5,10 @@ use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::cli::UsageError;
-use crate::cli::file::Output;
+use crate::cli::file::{Output, is_standard_output};
+use crate::cli::kept::Kept;
 use crate::cli::output::UNWRITABLE;
+use crate::cli::{Context, UsageError};
 
 /// Standard output, or a file.
 ///
@@ -24,13 +25,13 @@ enum To {
 }
 
 impl Sink {
-    /// Opens the file, if one is named.
+    /// Opens the file, if one other than `-` is named.
     ///
     /// # Errors
     /// Returns an error that names the file if it cannot be written.
-    pub(super) fn open(file: Option<&Path>) -> Result<Self, UsageError> {
-        let to = match file {
-            Some(path) => To::File(Output::create(path)?),
+    pub(super) fn open(file: Option<&Path>, context: &Context) -> Result<Self, UsageError> {
+        let to = match file.filter(|path| !is_standard_output(path)) {
+            Some(path) => To::File(Output::create(path, &Kept::of(context))?),
             None => To::Stdout(BufWriter::new(io::stdout())),
         };
         let is_left = Rc::default();

@@ -8,6 +8,7 @@ pub mod intake;
 pub mod keys;
 pub mod revocations;
 pub mod sources;
+pub mod stats;
 mod uses;
 pub mod views;
 pub mod webhooks;

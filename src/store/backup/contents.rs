@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
 
-use super::{BackupError, Contents, ValidAgain, unfit};
+use super::{BackupError, Compared, Contents, Lacking, LackingKey, ValidAgain, unfit};
 use crate::store::db::migrate;
 use crate::store::{LogHead, Store};
 
@@ -64,6 +65,9 @@ async fn contents(connection: &mut SqliteConnection, file: &Path) -> Result<Cont
         return Err(unfit(file, cause));
     }
     let keys: i64 = one(ask("SELECT COUNT(*) FROM keys").await).map_err(failed)?;
+    let newest: Option<i64> = one(ask("SELECT MAX(created_at) FROM keys").await).map_err(failed)?;
+    let last = "SELECT (SELECT at FROM revocation_log ORDER BY seq DESC LIMIT 1)";
+    let last: Option<i64> = one(ask(last).await).map_err(failed)?;
     let id = if Store::has_identity(version) {
         Some(one(ask("SELECT id FROM store_identity").await).map_err(failed)?)
     } else {
@@ -73,6 +77,8 @@ async fn contents(connection: &mut SqliteConnection, file: &Path) -> Result<Cont
         keys: u64::try_from(keys).unwrap_or(0),
         head,
         version,
+        newest_key_at: newest.and_then(|at| Timestamp::from_microsecond(at).ok()),
+        last_entry_at: last.and_then(|at| Timestamp::from_microsecond(at).ok()),
         id,
     })
 }
@@ -93,7 +99,40 @@ fn head_of(row: &SqliteRow) -> Result<LogHead, sqlx::Error> {
 }
 
 /// Compares the keys and access tokens of a database with those of the attached `backup`.
-pub(super) async fn compare(now: &mut SqliteConnection) -> Result<Vec<ValidAgain>, sqlx::Error> {
+pub(super) async fn compare(now: &mut SqliteConnection) -> Result<Compared, sqlx::Error> {
+    Ok(Compared {
+        valid_again: valid_again(now).await?,
+        lacking: lacking(now).await?,
+    })
+}
+
+/// Returns what the backup lacks.
+async fn lacking(now: &mut SqliteConnection) -> Result<Lacking, sqlx::Error> {
+    const KEYS: &str = "SELECT COUNT(*) FROM main.keys new
+        WHERE NOT EXISTS (SELECT 1 FROM backup.keys old WHERE old.id = new.id)";
+    const NAMED: &str = "SELECT new.id, new.last_four FROM main.keys new
+        WHERE NOT EXISTS (SELECT 1 FROM backup.keys old WHERE old.id = new.id)
+        ORDER BY new.created_at, new.id LIMIT $1";
+    const TOKENS: &str = "SELECT COUNT(*) FROM main.tokens new
+        WHERE NOT EXISTS (SELECT 1 FROM backup.tokens old WHERE old.id = new.id)";
+    let keys: i64 = one(sqlx::query(KEYS).fetch_optional(&mut *now).await)?;
+    let tokens: i64 = one(sqlx::query(TOKENS).fetch_optional(&mut *now).await)?;
+    let named = sqlx::query(NAMED).bind(Lacking::NAMED);
+    let named = named.fetch_all(&mut *now).await?;
+    let named = named.iter().map(|row| {
+        Ok(LackingKey {
+            id: row.try_get(0)?,
+            last_four: row.try_get(1)?,
+        })
+    });
+    Ok(Lacking {
+        keys: u64::try_from(keys).unwrap_or(0),
+        named: named.collect::<Result<_, sqlx::Error>>()?,
+        tokens: u64::try_from(tokens).unwrap_or(0),
+    })
+}
+
+async fn valid_again(now: &mut SqliteConnection) -> Result<Vec<ValidAgain>, sqlx::Error> {
     const KEYS: &str = "SELECT new.id, new.revoked_at, new.replaced_by, new.expires_at
         FROM main.keys new JOIN backup.keys old ON old.id = new.id
         WHERE old.revoked_at IS NULL AND (new.revoked_at IS NOT NULL

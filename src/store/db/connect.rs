@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Postgres, Sqlite};
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use super::damage::Damage;
 use super::files::Files;
 use super::gate::Urgency;
 use super::ground::{Ground, survey};
+use super::marker::beside;
 use super::others;
 use super::pool::{GOODBYE, Manners, Pool};
 use super::session;
@@ -46,6 +47,15 @@ const _: () = assert!((SQLITE_READERS + SQLITE_LISTERS) as usize == memory::READ
 /// the log is truncated when it restarts.
 const WAL_PAGES: u32 = 1_000;
 const WAL_KEPT: u64 = 16 << 20;
+
+/// Files beside a SQLite database, by the suffixes of their names.
+const BESIDE: [(&str, &str); 5] = [
+    ("the write-ahead log of the database", "-wal"),
+    ("the shared memory of the database", "-shm"),
+    ("the journal of the database", "-journal"),
+    ("the identity of the database", ".id"),
+    ("the first access token of the database", ".admin-token"),
+];
 
 /// Pools of either database.
 #[derive(Debug)]
@@ -262,6 +272,25 @@ pub(in crate::store) fn sqlite_file(url: &str) -> Result<PathBuf, StoreError> {
     let options = options.map_err(|error| StoreError::Url(error.to_string()))?;
     let path = options.get_filename();
     Ok(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+}
+
+/// Returns the files of the SQLite database that a URL names, there or not, and what they are. There are none on a
+/// server.
+pub fn files_of(url: &SecretString) -> Vec<(&'static str, PathBuf)> {
+    let url = url.expose_secret();
+    if !url.starts_with("sqlite:") {
+        return Vec::new();
+    }
+    let Ok(database) = sqlite_file(url) else {
+        return Vec::new();
+    };
+    // SQLite puts its files beside the file, not beside a link to it.
+    let itself = database.canonicalize().unwrap_or_else(|_| database.clone());
+    let mut files = vec![("the database itself", database.clone())];
+    for (what, suffix) in BESIDE {
+        files.extend([&itself, &database].map(|database| (what, beside(database, suffix))));
+    }
+    files
 }
 
 /// Returns the name of the database on a server that a URL names, without the password.

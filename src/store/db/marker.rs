@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::temporary::Temporary;
+
 /// Suffix of the file's name.
 const SUFFIX: &str = ".id";
 
@@ -71,12 +73,9 @@ impl Marker {
     /// Says that a store is being made, unless there is a file already. Returns whether it was written.
     pub(in crate::store) fn begin(&self) -> io::Result<bool> {
         match self.prepared(BEGUN)?.persist_noclobber(&self.0) {
-            Ok(_) => {
-                sync_folder(&self.0)?;
-                Ok(true)
-            }
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error.error),
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -91,17 +90,13 @@ impl Marker {
     }
 
     fn write(&self, first_line: &str) -> io::Result<()> {
-        let file = self.prepared(first_line)?;
-        file.persist(&self.0).map_err(|error| error.error)?;
-        sync_folder(&self.0)
+        self.prepared(first_line)?.persist(&self.0)
     }
 
-    fn prepared(&self, first_line: &str) -> io::Result<tempfile::NamedTempFile> {
-        let folder = self.0.parent().unwrap_or(Path::new("."));
+    fn prepared(&self, first_line: &str) -> io::Result<Temporary> {
         // Only its owner may read it, as the database.
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = Temporary::beside(&self.0, 0o600)?;
         write!(file, "{first_line}\n\n{EXPLANATION}")?;
-        file.as_file().sync_all()?;
         Ok(file)
     }
 }
@@ -116,12 +111,6 @@ pub(in crate::store) fn beside(database: &Path, suffix: &str) -> PathBuf {
 /// Returns the size of a file, 0 if there is none.
 pub(in crate::store) fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |file| file.len())
-}
-
-/// Has the name of a file outlive a failure of the power.
-pub(in crate::store) fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Moves a file out of the way, to a name that no other has, and returns that.

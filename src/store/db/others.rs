@@ -6,7 +6,7 @@
 //! nobody opens the database until the other process has ended, which takes over what the removed file holds.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +30,17 @@ const SHARED_SIZE: u64 = 510;
 const HEADER: usize = 20;
 const READ_VERSION: usize = 19;
 const WAL_VERSION: u8 = 2;
+
+/// Returns whether a file is a database in WAL mode. Of any other, no `-wal` is a part, although SQLite would take one
+/// that is beside it for that.
+pub(in crate::store) fn has_log(path: &Path) -> io::Result<bool> {
+    let mut header = [0; HEADER];
+    match File::open(path)?.read_exact(&mut header) {
+        Ok(()) => Ok(header[READ_VERSION] == WAL_VERSION),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
 
 /// A file that is missing, and a process that has the database open.
 struct Torn {

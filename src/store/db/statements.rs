@@ -10,7 +10,7 @@ use super::super::queue::{
 use super::super::sources::{deliveries, work as source_work};
 use super::super::{
     Store, StoreError, hunted, identity, incidents, keys, log, peppers, queue, requests, senders,
-    sources, tokens,
+    sources, stats, tokens,
 };
 use super::connect::Db;
 use super::ready;
@@ -51,6 +51,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
         ready::ALL,
         identity::ALL,
         hunted::ALL,
+        stats::ALL,
     ];
     let lists = [
         keys::every_filter(),

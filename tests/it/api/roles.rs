@@ -11,8 +11,8 @@ use super::harness::{Reply, TestServer};
 /// Every endpoint that needs a token, and what it takes to use it.
 pub(crate) fn endpoints(id: &str) -> Vec<(&'static str, String, Option<Value>, Permission)> {
     use Permission::{
-        CheckKeys, ReadFormats, ReadIncidents, ReadKeys, ReadLog, ReadSources, RequeueWork,
-        RevokeKeys, WriteKeys,
+        CheckKeys, ReadFormats, ReadIncidents, ReadKeys, ReadLog, ReadSources, ReadStats,
+        RequeueWork, RevokeKeys, WriteKeys,
     };
     let mut all = Vec::new();
     for kind in ["user", "team"] {
@@ -71,6 +71,7 @@ pub(crate) fn endpoints(id: &str) -> Vec<(&'static str, String, Option<Value>, P
             ReadLog,
         ),
         ("GET", "/api/v1/formats".to_owned(), None, ReadFormats),
+        ("GET", "/api/v1/stats".to_owned(), None, ReadStats),
         ("GET", "/api/v1/sources".to_owned(), None, ReadSources),
         (
             "GET",

@@ -184,6 +184,7 @@ async fn the_description_names_every_endpoint() {
         "GET /api/v1/revocations/verify",
         "GET /api/v1/revocations/export",
         "GET /api/v1/formats",
+        "GET /api/v1/stats",
         "GET /api/v1/sources",
         "GET /api/v1/sources/{name}/dead-letters",
         "POST /api/v1/sources/{name}/dead-letters/requeue",
@@ -333,4 +334,18 @@ async fn requests_in_flight_finish_when_the_server_stops() {
         text.starts_with("TTP/1.1 200") && text.trim_end().ends_with('}'),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn whoever_shows_no_token_is_told_each_header_that_may_have_one() {
+    let server = TestServer::start().await;
+    let reply = server.anonymous().get("/api/v1/stats").await;
+    let error = reply.error(401, "ACCESS_TOKEN_REQUIRED");
+    for header in [
+        "authorization: Bearer",
+        "x-stack-secret-server-key",
+        "x-hexclave-secret-server-key",
+    ] {
+        assert!(error["error"].as_str().unwrap().contains(header), "{error}");
+    }
 }

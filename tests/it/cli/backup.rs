@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Binary;
 use crate::serve::Daemon;
 use crate::support::databases::{Kind, TestDatabase};
+use crate::support::eventually::eventually_blocking;
 
 const CREATE: &str = "keys create --user u --description x";
 
@@ -57,7 +58,7 @@ fn a_backup_of_a_running_daemon_is_whole_and_examined() {
         .fails(2, &["the database itself"]);
     binary
         .run("backup nowhere/copy.db")
-        .fails(3, &["nowhere/copy.db"]);
+        .fails(2, &["cannot write nowhere/copy.db"]);
     assert_eq!(daemon.stop().code, Some(0));
     let left = fs::read_dir(binary.folder()).unwrap();
     let left: BTreeSet<String> = left
@@ -93,10 +94,11 @@ fn what_was_revoked_since_is_told_and_revoked_again() {
             .ok();
         binary.run(&format!("tokens revoke {token_id}")).ok();
 
+        // The successor of the rotated key is not in the backup.
         let line = if applied {
-            "restore --apply copy.db"
+            "restore --force --apply copy.db"
         } else {
-            "restore copy.db"
+            "restore --force copy.db"
         };
         let ran = binary.run(line);
         for said in [
@@ -251,20 +253,206 @@ async fn a_database_on_a_server_has_tools_of_its_own() {
 
 /// Run by the superuser, it would otherwise replace a device that everybody uses.
 #[test]
-fn what_is_no_regular_file_is_not_replaced() {
+fn what_is_no_regular_file_is_not_replaced_and_a_link_is_followed() {
     let binary = Binary::new();
     binary.run("migrate").ok();
-    std::fs::create_dir(binary.path("folder")).expect("a folder");
-    std::fs::write(binary.path("file"), "kept").expect("a file");
-    std::os::unix::fs::symlink("file", binary.path("link")).expect("a link");
-    for name in ["folder", "link"] {
+    fs::create_dir(binary.path("folder")).expect("a folder");
+    for (name, said) in [
+        ("folder", "directory"),
+        ("/dev/null", "no regular file"),
+        ("/dev/stdout", "no regular file"),
+    ] {
         let ran = binary.run(&format!("backup --force {name}"));
-        ran.fails(2, &["is no regular file"]);
+        ran.fails(2, &["cannot write", name, said]);
     }
-    let link = std::fs::symlink_metadata(binary.path("link")).expect("the link");
+    binary.run("backup -").fails(2, &["standard output"]);
+    binary.write("file", "replaced");
+    std::os::unix::fs::symlink("file", binary.path("link")).expect("a link");
+    binary.run("backup link").fails(2, &["link exists"]);
+    binary.run("backup --force link").ok();
+    let link = fs::symlink_metadata(binary.path("link")).expect("the link");
     assert!(link.is_symlink());
+    let file = fs::read(binary.path("file")).expect("the file");
+    assert!(file.starts_with(b"SQLite format 3"));
+    let mode = fs::metadata(binary.path("file")).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+}
+
+/// SQLite takes a log that lies beside a file for a part of it, whatever it is of.
+#[test]
+fn what_lies_beside_a_backup_is_never_taken_for_a_part_of_it() {
+    let binary = binary();
+    let daemon = Daemon::start(&binary, &["serve"]);
+    let keys: Vec<String> = (0..3).map(|_| binary.run(CREATE).ok()).collect();
+    fs::copy(binary.path("data/rescind.db"), binary.path("copy.db")).unwrap();
+    let stale = fs::read(binary.path("data/rescind.db-wal")).unwrap();
+    assert!(!stale.is_empty());
+    binary.write("copy.db-wal", &stale);
+    binary
+        .run_with(["keys", "revoke", "--value-stdin"], &keys[0])
+        .ok();
+
+    // A copy by hand, of which both files are a part.
+    let both = binary.run("backup --force copy.db");
+    both.fails(2, &["copy.db-wal", "cannot be replaced at once"]);
+    assert_eq!(fs::read(binary.path("copy.db-wal")).unwrap(), stale);
+    fs::remove_file(binary.path("copy.db")).unwrap();
+    for end in ["-wal", "-shm", "-journal"] {
+        let left = format!("copy.db{end}");
+        binary.write(&left, &stale);
+        binary.run("backup copy.db").fails(2, &[&left, "--force"]);
+        assert!(!binary.path("copy.db").exists());
+        binary.run("backup --force copy.db").ok();
+        assert!(!binary.path(&left).exists());
+        fs::remove_file(binary.path("copy.db")).unwrap();
+    }
+
+    binary.run("backup copy.db").ok();
+    daemon.stop();
+    // Written there later, by whatever.
+    binary.write("copy.db-wal", &stale);
+    let other = self::binary();
+    let ran = other.run(&format!("restore {}", binary.path("copy.db").display()));
+    assert!(ran.stderr.contains("left aside"), "{ran:?}");
+    ran.ok();
+    assert_eq!(ids(&other).len(), 3);
+    let valid: Vec<bool> = keys.iter().map(|key| is_valid(&other, key)).collect();
+    assert_eq!(valid, [false, true, true], "revoked before the backup");
+    other.run("log verify").ok();
+}
+
+#[test]
+fn a_copy_by_hand_is_put_back_with_its_log() {
+    let binary = binary();
+    let daemon = Daemon::start(&binary, &["serve"]);
+    let key = binary.run(CREATE).ok();
+    for end in ["", "-wal"] {
+        let from = binary.path(&format!("data/rescind.db{end}"));
+        fs::copy(from, binary.path(&format!("copy.db{end}"))).unwrap();
+    }
+    daemon.stop();
+    let other = self::binary();
+    let ran = other.run(&format!("restore {}", binary.path("copy.db").display()));
+    assert!(!ran.stderr.contains("left aside"), "{ran:?}");
+    ran.ok();
+    assert!(is_valid(&other, &key));
+}
+
+/// Nobody would notice their leak.
+#[test]
+fn keys_that_were_issued_since_are_named_and_not_forgotten_by_mistake() {
+    let binary = binary();
+    binary.run(CREATE).ok();
+    let old = ids(&binary).remove(0);
+    binary.run("backup copy.db").ok();
+    let values: Vec<String> = (0..22).map(|_| binary.run(CREATE).ok()).collect();
+    binary.run("tokens create --role viewer").ok();
+    let newest = &ids(&binary)[..22];
+    let before = fs::read(binary.path("data/rescind.db")).unwrap();
+    let refused = binary.run("restore copy.db");
+    let value = values[0].trim();
+    let first = format!("{} (…{})", newest[21], &value[value.len() - 4..]);
+    let said = [
+        "lacks",
+        "22 keys",
+        &first,
+        &newest[2],
+        "and 2 more",
+        "1 access tokens",
+        "reaches until 2",
+        "--force",
+        "nothing was changed",
+    ];
+    refused.fails(2, &said);
+    for unsaid in [&newest[0], &newest[1], &old] {
+        assert!(!refused.stderr.contains(unsaid.as_str()), "{refused:?}");
+    }
     assert_eq!(
-        std::fs::read_to_string(binary.path("file")).expect("the file"),
-        "kept"
+        fs::read(binary.path("data/rescind.db")).unwrap(),
+        before,
+        "nothing was changed"
     );
+    assert!(!binary.path("data/rescind.db.replaced-1").exists());
+
+    let told = binary.run("restore --force --json copy.db");
+    told.fails(0, &["not known any more", &first]);
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    let forgotten = &told["forgotten"];
+    assert_eq!(
+        (&forgotten["keys"], &forgotten["tokens"]),
+        (&22.into(), &1.into())
+    );
+    assert_eq!(forgotten["first_keys"].as_array().unwrap().len(), 20);
+    assert_eq!(forgotten["first_keys"][0]["id"], newest[21].as_str());
+    assert_eq!(ids(&binary), [old]);
+
+    // There is nothing to compare with: until when it reaches is what can be told.
+    let other = self::binary();
+    let told = other.run(&format!(
+        "restore --json {}",
+        binary.path("copy.db").display()
+    ));
+    told.fails(0, &["the backup reaches until 2"]);
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(told["forgotten"], Value::Null);
+    let reaches = &told["reaches"];
+    assert!(reaches["newest_key_at"].is_string(), "{told}");
+    assert_eq!(reaches["last_log_entry_at"], Value::Null, "{told}");
+}
+
+#[test]
+fn a_backup_or_restore_that_is_interrupted_leaves_no_copy() {
+    let binary = binary();
+    binary.run(CREATE).ok();
+    let made = std::process::Command::new("sqlite3")
+        .arg(binary.path("data/rescind.db"))
+        .arg("CREATE TABLE ballast (x); WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 96)
+            INSERT INTO ballast SELECT randomblob(1000000) FROM n;")
+        .status();
+    assert!(made.expect("sqlite3 runs").success());
+    let names = |folder: &str| {
+        let names = fs::read_dir(binary.path(folder)).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<BTreeSet<String>>()
+    };
+    binary.run("backup whole.db").ok();
+    fs::create_dir(binary.path("backups")).unwrap();
+    let before = names("data");
+    for (line, folder, signal) in [
+        ("backup backups/copy.db", "backups", "TERM"),
+        ("backup backups/copy.db", "backups", "INT"),
+        ("restore whole.db", "data", "TERM"),
+    ] {
+        let mut command = binary.command(line.split(' '));
+        let command = command
+            .stderr(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null());
+        let child = command.spawn().expect("the binary starts");
+        let copy = eventually_blocking("the copy is being made", || {
+            names(folder)
+                .into_iter()
+                .find(|name| name.ends_with(".rescind-tmp"))
+        });
+        assert!(copy.starts_with(if folder == "data" {
+            ".rescind.db."
+        } else {
+            ".copy.db."
+        }));
+        let kill = std::process::Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(child.id().to_string())
+            .status();
+        assert!(kill.expect("kill runs").success());
+        let ended = super::Ran::from(child.wait_with_output().expect("it ends"));
+        ended.fails(3, &["interrupted"]);
+        let left = names(folder);
+        assert!(
+            !left.iter().any(|name| name.contains("rescind-tmp")),
+            "{line}: {left:?}"
+        );
+    }
+    assert_eq!(names("backups"), BTreeSet::new());
+    let left = names("data");
+    assert!(before.is_subset(&left), "{left:?}");
+    assert_eq!(ids(&binary).len(), 1);
 }

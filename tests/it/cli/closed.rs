@@ -75,3 +75,51 @@ fn the_exit_code_of_a_command_is_that_of_its_result() {
     let ran = check.stdin(stdin).stdout(gone).output().map(Ran::from);
     assert_eq!(ran.expect("the binary runs").code, 1);
 }
+
+/// Whoever redirects a page of help to a file wants to know that it is not there.
+#[test]
+fn what_cannot_be_written_to_standard_output_is_3() {
+    let binary = Binary::new();
+    let value = binary.run("keys create --user u --description x").ok();
+    let revoked = binary.run_with(["keys", "revoke", "--value-stdin"], &value);
+    revoked.ok();
+    for line in [
+        "--help",
+        "keys --help",
+        "keys create --help",
+        "help",
+        "--version",
+        "keys list",
+        "keys list --json",
+        "tokens list",
+        "log list",
+        "log export",
+        "log export --format csv",
+        "log verify",
+        "log verify --json",
+        "formats list",
+        "formats check",
+        "formats check --json",
+        "formats test x",
+        "config show",
+        "config show --json",
+        "sources status",
+        "sources status --json",
+        "sources dead",
+        "scan",
+        "scan --report json",
+        "doctor",
+        "doctor --json",
+        "backup copy.db",
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut command = binary.command(line.split(' '));
+        let ran = command
+            .stdin(Stdio::null())
+            .stdout(full.expect("the device"))
+            .output();
+        let ran = Ran::from(ran.expect("the binary runs"));
+        assert_eq!(ran.code, 3, "{line}: {ran:?}");
+        assert!(ran.stderr.contains("standard output"), "{line}: {ran:?}");
+    }
+}

@@ -4,10 +4,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::{Binary, Ran};
 use crate::scan::secret;
+use crate::support::eventually::eventually_blocking;
 
 /// A database with an entry in its log, a leak, and the commands that write a file about them.
 fn with_commands() -> (Binary, [&'static str; 3]) {
@@ -176,4 +177,130 @@ fn in_a_folder_that_is_read_only_nothing_is_made_and_a_file_is_written_to() {
         );
     }
     fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("a mode");
+}
+
+/// Whoever runs the export as the daemon's user may write all of them.
+#[test]
+fn no_output_takes_the_place_of_the_key_store_or_its_configuration() {
+    let (binary, commands) = with_commands();
+    binary.write("config.toml", "[server]\nbind = \"127.0.0.1:0\"\n");
+    symlink("data/rescind.db", binary.path("link")).expect("a link");
+    fs::hard_link(binary.path("data/rescind.db"), binary.path("other-name")).expect("a link");
+    let kept = ["config.toml", "data/rescind.db", "data/rescind.db.id"];
+    let contents = || kept.map(|name| fs::read(binary.path(name)).expect("a file"));
+    let before = contents();
+    for command in commands.into_iter().chain(["backup --force"]) {
+        for (path, what) in [
+            ("config.toml", "the configuration file"),
+            ("data/rescind.db", "the database itself"),
+            ("link", "the database itself"),
+            ("other-name", "the database itself"),
+            ("leaks/../data/rescind.db", "the database itself"),
+            ("data/rescind.db-wal", "the write-ahead log"),
+            ("leaks/../data/rescind.db-shm", "the shared memory"),
+            ("data/rescind.db-journal", "the journal"),
+            ("data/rescind.db.id", "the identity"),
+            ("data/rescind.db.admin-token", "the first access token"),
+        ] {
+            let ran = binary.run(&format!("{command} {path}"));
+            ran.fails(2, &["cannot write", path, what]);
+        }
+    }
+    assert!(contents() == before);
+    // Of a store that is elsewhere, by a file that is elsewhere.
+    binary.write(
+        "other.toml",
+        "[database]\nurl = \"sqlite://elsewhere.db\"\n",
+    );
+    for (path, what) in [
+        ("elsewhere.db", "the database"),
+        ("other.toml", "the configuration"),
+    ] {
+        let line = format!("--config other.toml scan leaks --output {path}");
+        binary.run(&line).fails(2, &[path, what]);
+    }
+    binary
+        .run("--config other.toml scan leaks --output config.toml")
+        .fails(1, &[]);
+}
+
+#[test]
+fn standard_output_is_written_through_to_whatever_it_is() {
+    let (binary, commands) = with_commands();
+    for command in commands {
+        let (without, _) = command.rsplit_once(' ').expect("an option");
+        let expected = binary.run(without).stdout;
+        assert_eq!(binary.run(&format!("{command} -")).stdout, expected);
+        assert!(!binary.path("-").exists());
+        for path in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+            let file = binary.write("out.txt", "before\n");
+            let inode = fs::metadata(&file).expect("a file").ino();
+            let mut to = fs::OpenOptions::new()
+                .append(true)
+                .open(&file)
+                .expect("a file");
+            let line = format!("{command} {path}");
+            let mut command = binary.command(line.split(' '));
+            let ran = command.stdout(to.try_clone().expect("a file")).output();
+            let code = i32::from(line.starts_with("scan"));
+            assert_eq!(
+                ran.expect("the binary runs").status.code(),
+                Some(code),
+                "{line}"
+            );
+            std::io::Write::write_all(&mut to, b"after\n").expect("written");
+            let text = fs::read_to_string(&file).expect("text");
+            assert_eq!(text, format!("before\n{expected}after\n"), "{line}");
+            assert_eq!(fs::metadata(&file).expect("a file").ino(), inode);
+        }
+    }
+}
+
+#[test]
+fn what_an_interrupted_command_has_written_goes_at_once_or_with_the_next() {
+    let binary = Binary::new();
+    let hidden = || {
+        let names = fs::read_dir(binary.folder()).expect("the folder");
+        let mut names = names.map(|entry| {
+            entry
+                .expect("a file")
+                .file_name()
+                .into_string()
+                .expect("UTF-8")
+        });
+        names.find(|name| name.starts_with(".out.txt.") && name.ends_with(".rescind-tmp"))
+    };
+    binary.write("out.txt", "before");
+    let interrupted = |signal: &str| {
+        // It waits for more of its input.
+        let child = binary
+            .command(["scan", "--output", "out.txt", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = child.expect("the binary starts");
+        let input = child.stdin.take();
+        eventually_blocking("the file is being written", hidden);
+        let kill = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(kill.expect("kill runs").success());
+        let ended = child.wait_with_output().expect("it ends");
+        drop(input);
+        Ran::from(ended)
+    };
+    for signal in ["-TERM", "-INT"] {
+        interrupted(signal).fails(3, &["interrupted", "not written"]);
+        assert_eq!(hidden(), None);
+    }
+    interrupted("-KILL");
+    assert!(hidden().is_some());
+    let text = || fs::read_to_string(binary.path("out.txt")).expect("text");
+    assert_eq!(text(), "before");
+    binary
+        .run_with(["scan", "--output", "out.txt", "-"], "nothing")
+        .ok();
+    assert_eq!(hidden(), None);
+    assert_ne!(text(), "before");
 }

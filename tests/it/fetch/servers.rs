@@ -76,6 +76,36 @@ async fn connection(
     Ok(())
 }
 
+/// Answers each request with what `answer` makes of its head and body, over the same connection.
+async fn serve_each(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut tasks = tokio::task::JoinSet::new();
+    let (log, answer) = (Arc::clone(&seen), Arc::new(answer));
+    tasks.spawn(async move {
+        let connections = TaskTracker::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
+            connections.spawn(async move {
+                while let Ok(Some(request)) = git::any_request(&mut stream).await {
+                    let said = answer(&request);
+                    log.lock().unwrap().push(request);
+                    if stream.write_all(&said).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Server {
+        url,
+        seen,
+        _tasks: tasks,
+    }
+}
+
 fn status(line: &str, headers: &str) -> Vec<u8> {
     format!("HTTP/1.1 {line}\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n")
         .into_bytes()
@@ -446,4 +476,106 @@ async fn a_long_list_that_drips_gives_way_and_is_read_in_the_end() {
     ends.store(true, std::sync::atomic::Ordering::Relaxed);
     let listed = slow_task.join_next().await.unwrap().unwrap().unwrap();
     assert!(listed.list.len() >= 600);
+}
+
+/// An answer of this kind, whose length is told.
+fn of_kind(kind: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-{kind}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// Makes a list of references of exactly `limit` bytes but for the last few, at whose end `wanted` is, and goes on
+/// beyond it.
+fn filled(mut list: Vec<u8>, wanted: &[u8], limit: usize) -> Vec<u8> {
+    let other = |length: usize| {
+        let name = "z".repeat(length - 57);
+        line(format!("{:040x} refs/heads/{name}\n", 7).as_bytes())
+    };
+    assert_eq!(other(100).len(), 100);
+    // Room for another line behind it, which says that there is no more to it.
+    let end = limit - wanted.len() - 64 - 3;
+    while end - list.len() > 1_200 {
+        list.extend(other(1_000));
+    }
+    let left = end - list.len();
+    list.extend(other(left));
+    list.extend(wanted);
+    list.extend(other(64));
+    assert_eq!(list.len(), limit - 3);
+    for _ in 0..600 {
+        list.extend(other(1_000));
+    }
+    list.extend(b"0000");
+    list
+}
+
+const TIP: &str = "3333333333333333333333333333333333333333";
+
+/// What is received at once ends anywhere: here nearly always beyond the limit.
+#[tokio::test]
+async fn the_head_of_a_list_that_goes_beyond_the_limit_is_taken_if_it_stands_within() {
+    const MAX_LIST: usize = 64 << 10;
+    let list = line(format!("{TIP} HEAD symref-target:refs/heads/trunk\n").as_bytes());
+    let list = filled(Vec::new(), &list, MAX_LIST);
+    let server = serve_each(move |request| {
+        if request.contains("command=ls-refs") {
+            of_kind("result", &list)
+        } else if request.contains("command=fetch") {
+            of_kind("result", &line(b"ERR no more of it"))
+        } else {
+            of_kind(
+                "advertisement",
+                &[
+                    line(b"version 2\n"),
+                    line(b"ls-refs\n"),
+                    line(b"fetch=shallow\n"),
+                    b"0000".to_vec(),
+                ]
+                .concat(),
+            )
+        }
+    })
+    .await;
+    let new_branch = Pushed {
+        before: ObjectId::from_hex(&[b'0'; 40]).unwrap(),
+        ..pushed()
+    };
+    let error = fetcher(limits())
+        .fetch(&range(&server.url, &new_branch))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("no more of it"), "{error}");
+    let seen = server.seen.lock().unwrap().join("\n");
+    assert!(seen.contains(&format!("have {TIP}")), "{seen}");
+}
+
+/// A server of version 0 lists everything whenever it is asked.
+#[tokio::test]
+async fn the_tip_of_a_reference_is_taken_of_a_list_that_goes_beyond_the_limit() {
+    const MAX_REFERENCES: usize = 16 << 20;
+    let greeting = [
+        line(b"# service=git-upload-pack\n"),
+        b"0000".to_vec(),
+        line(format!("{TIP} HEAD\0symref=HEAD:refs/heads/trunk ofs-delta shallow\n").as_bytes()),
+    ]
+    .concat();
+    let wanted = line(format!("{TIP} refs/heads/main\n").as_bytes());
+    let list = filled(greeting, &wanted, MAX_REFERENCES);
+    let server = serve_each(move |request| {
+        if request.starts_with("GET") {
+            of_kind("advertisement", &list)
+        } else if request.contains("command=") {
+            // It has never heard of version 2.
+            of_kind("result", b"")
+        } else {
+            of_kind("result", &line(b"ERR upload-pack: not our ref"))
+        }
+    })
+    .await;
+    let error = fetch_with(&server, limits()).await.unwrap_err();
+    let seen = server.seen.lock().unwrap().join("\n");
+    assert!(seen.contains(&format!("want {TIP}")), "{error}");
 }
