@@ -1,5 +1,6 @@
 //! Requests the contents of a push from a git server.
 
+mod cuts;
 mod latest;
 mod lists;
 mod tip;
@@ -223,6 +224,7 @@ impl Session<'_> {
             Answered::Acknowledged => self.insist(&after, &haves).await?,
             Answered::Unknown => return self.without_before().await,
         };
+        let pack = self.with_cuts(pack, &haves).await?;
         let (pack, connected) = self.parse_range(pack).await?;
         let origin = if connected {
             PackOrigin::Range
@@ -238,7 +240,8 @@ impl Session<'_> {
         let head = self.of_head().await?;
         let mut haves: Vec<ObjectId> = head.into_iter().collect();
         haves.extend(self.request.haves.iter().filter(|have| !have.is_null()));
-        let mut pack = self.insist(&after, &haves).await?;
+        let pack = self.insist(&after, &haves).await?;
+        let mut pack = self.with_cuts(pack, &haves).await?;
         let is_branch = self.request.reference.starts_with("refs/heads/");
         let is_merged = head.is_some() && pack.stated_count() == Some(0);
         if self.request.is_sampled && is_branch && is_merged {

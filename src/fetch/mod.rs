@@ -63,7 +63,7 @@ pub use long_list::LongList;
 pub use names::{BadName, RepositoryName, host_of};
 pub(crate) use pace::{Pace, PaceLimits};
 pub use place::FetchPlace;
-pub use protocol::References;
+pub use protocol::{HEAD, References};
 pub use short_id::ShortId;
 pub use shown::{Breath, LeftOut, Text, TextKind};
 pub use texts::{FetchedPack, Visited};

@@ -20,10 +20,10 @@ pub(super) use capabilities::{Features, features};
 #[cfg(test)]
 pub(super) use dialect::Offers;
 pub(super) use dialect::{Dialect, Version};
-pub use references::References;
+pub use references::{HEAD, References};
 pub(super) use references::{Head, HeadAnswer, ReferencesAnswer, TipAnswer};
 pub(super) use request::{List, Request, fetch, fetch_latest};
-pub(super) use shallow::Shallow;
+pub(super) use shallow::{CutAnswer, Shallow};
 
 /// Maximum length of a server's own error message that is kept, in characters. Half of one that is longer is shown.
 const MAX_MESSAGE: usize = 400;

@@ -226,6 +226,22 @@ pub(super) fn connects(
     Ok(connected)
 }
 
+/// Returns `true` if commits of `pack` have parents that are neither in it nor among `known`. A pack that is not listed
+/// completely does not allow an answer and counts as one of which that is so.
+pub(super) fn lacks_parents(
+    pack: &Pack,
+    known: &[ObjectId],
+    limits: &FetchLimits,
+    seat: &Seat,
+) -> Result<bool, FetchError> {
+    if !pack.is_whole() {
+        return Ok(true);
+    }
+    let history = history(pack, limits, seat)?;
+    let is_known = |parent: &ObjectId| known.contains(parent);
+    Ok(history.is_incomplete() || !history.before().iter().all(is_known))
+}
+
 /// Returns the commits of `pack` and their links.
 pub(super) fn history(
     pack: &Pack,

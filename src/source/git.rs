@@ -3,6 +3,7 @@
 //! Each poll lists the branches and tags and compares them with those of the previous poll. A reference that moved is
 //! treated as a push from its old commit to its new one, so commits that were force-pushed over are fetched as well,
 //! as long as the server still has them. References that appear and disappear between two polls are not seen.
+//! `HEAD` is one of them where no branch or tag leads to its commit.
 
 mod seen;
 
@@ -20,7 +21,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::kept::Kept;
 use super::state::{Frame, note_success};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
-use crate::fetch::{FetchError, GitFetcher, ObjectId, References, RepositoryName, Token, host_of};
+use crate::fetch::{
+    FetchError, GitFetcher, HEAD, ObjectId, References, RepositoryName, Token, host_of,
+};
 use crate::forge::{Push, Remote, no_commit};
 use crate::memory;
 use crate::offload::apart;
@@ -268,7 +271,8 @@ impl GitRemote {
         let (mut moved, mut latest) = (Vec::new(), None);
         let (mut more, mut unread, mut malformed) = (false, false, 0);
         let redactor = self.frame.parts.responder.redactor();
-        let head = references.head;
+        let head = &references.head;
+        let is_head_listed = references.unnamed_head().is_none();
         let mut times = HashMap::new();
         let list = references.list.into_iter().map(|(name, id)| {
             let number = if name.contains('\u{fffd}') {
@@ -311,6 +315,12 @@ impl GitRemote {
             }
             cursor.seen.0.insert(digest, id);
         }
+        if let Some(id) = references.head_id {
+            let known = before.get(&NameDigest::of(HEAD, 1)).copied();
+            if !is_head_listed || !redactor.holds_key(id.to_string()) {
+                moved.extend(self.head_moved(id, known, &mut cursor.seen));
+            }
+        }
         cursor.last = latest.filter(|_| more).map(NameDigest::to_hex);
         Moved {
             pushes: moved,
@@ -318,6 +328,26 @@ impl GitRemote {
             unread,
             malformed,
         }
+    }
+}
+
+impl GitRemote {
+    /// Returns the push of `HEAD`, if it leads to a commit that was not read and will not be by another name. Its commit
+    /// is noted in any case, for the day on which it has no other name.
+    fn head_moved(
+        &self,
+        id: ObjectId,
+        known: Option<ObjectId>,
+        Seen(seen): &mut Seen,
+    ) -> Option<Push> {
+        let is_named = seen.values().any(|seen| *seen == id);
+        seen.insert(NameDigest::of(HEAD, 1), id);
+        (known != Some(id) && !is_named).then(|| Push {
+            remote: Arc::clone(&self.remote),
+            reference: HEAD.to_owned(),
+            before: known.unwrap_or(no_commit()),
+            after: id,
+        })
     }
 }
 

@@ -33,8 +33,8 @@ pub enum FilesError {
 /// leaks live in files such as `.env`; files listed in ignore files (`.gitignore`, `.ignore`, …) are counted and left
 /// out, unless `all` is set, git tracks them, or those above `path` list all that is in it. A `.gitignore` applies
 /// outside a repository too, since an unpacked archive or an export has one as well. One that is too large or not a
-/// regular file is reported and not obeyed. Everything that cannot be read is reported, symbolic links are not
-/// followed, and folders named `.git` are left to [`scan_history`](super::scan_history). Names are scanned as well as
+/// regular file is reported and not obeyed. Everything that cannot be read is reported. The target of a symbolic link is
+/// scanned as the text of the link, and not followed, and folders named `.git` are left to [`scan_history`](super::scan_history). Names are scanned as well as
 /// contents.
 ///
 /// Returns early, without an error, once the receiver of `events` is dropped.
@@ -131,9 +131,13 @@ impl Visitor for Files<'_> {
         }
         if kind.is_symlink() {
             Counters::count(&outlet.counters.links);
-            return match fs::metadata(path) {
-                Ok(_) => Ok(()),
-                Err(error) => outlet.unread(path, format!("broken link: {error}")),
+            // As in a repository, where it is what the link contains.
+            return match fs::read_link(path) {
+                Ok(target) => {
+                    let mut target = target.as_os_str().as_encoded_bytes();
+                    scan_text(&mut target, path, &mut self.scanner, outlet)
+                }
+                Err(error) => outlet.unread(path, error.to_string()),
             };
         }
         // Opening a pipe would wait for a writer.

@@ -17,7 +17,7 @@ use super::listed::{ListRest, Listed};
 use super::place::Places;
 use super::plan::Plan;
 use super::{Shared, WorkerParts, lineage};
-use crate::fetch::{Breath, FetchPlace, ObjectId, References, Text, TextKind};
+use crate::fetch::{Breath, FetchPlace, HEAD, ObjectId, References, Text, TextKind};
 use crate::forge::{actor_of, is_to_the_letter, kept_reference};
 use crate::respond::CleanSightings;
 use crate::store::{Fetched, Lineage, NewWorkItem, Priority, StoreError, WorkItem};
@@ -133,12 +133,15 @@ impl Shared {
     }
 
     fn end_of_list(&self, item: &WorkItem, references: References) -> End {
+        let unnamed_head = references.unnamed_head();
         let References {
             mut list,
             head,
             cut,
             malformed,
+            ..
         } = references;
+        list.extend(unnamed_head.map(|id| (HEAD.to_owned(), id)));
         if malformed > 0 {
             let repository = &item.range.repository;
             tracing::warn!(

@@ -338,7 +338,7 @@ pub(super) struct Scanned {
     blobs: u64,
     /// Size of the packs, in bytes.
     received: u64,
-    visited: Result<Visited, FetchError>,
+    pub(super) visited: Result<Visited, FetchError>,
 }
 
 impl Scanned {

@@ -1,11 +1,12 @@
 //! New branches of one repository, read in one request: a repository that is read for the first time may have thousands,
 //! most of which bring next to nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Shared;
@@ -19,8 +20,15 @@ use crate::store::{Beside, WorkItem};
 /// Maximum number of branches that are read together with another one.
 const MOST: u32 = 500;
 
-/// Divisor of that number each time that they turn out to be too much, or one of them not to be there.
+/// Divisor of that number each time that they turn out to be too much or too slow, or one of them not to be there.
 const FEWER: usize = 4;
+
+/// Time for which the branches of a repository are read singly after some that were read together had to give way: what
+/// is small among them must not wait for what is not.
+const SINGLY: Duration = Duration::from_mins(1);
+
+/// Maximum number of branches of a repository of which it is remembered that they are to be read singly.
+const ALONE_MAX: usize = 64;
 
 /// Maximum number of repositories of which it is remembered how many branches are read together.
 const KNOWN_MAX: usize = 256;
@@ -43,6 +51,61 @@ struct Turn {
     most: u32,
     /// Items that were read so last. Until that is committed they still wait.
     read: Vec<Uuid>,
+    /// Items that had to give way when they were read with others, the last ones last.
+    alone: VecDeque<Uuid>,
+    /// Time until which all are read singly.
+    singly_until: Option<Instant>,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            most: MOST,
+            read: Vec::new(),
+            alone: VecDeque::new(),
+            singly_until: None,
+        }
+    }
+}
+
+impl Turn {
+    fn is_alone(&self, id: Uuid) -> bool {
+        let is_singly = self
+            .singly_until
+            .is_some_and(|until| Instant::now() < until);
+        is_singly || self.alone.contains(&id)
+    }
+
+    /// Notes that an item was read with as many others, which is too much for a request.
+    fn was_too_much(&mut self, count: usize) {
+        self.most = most(count / FEWER);
+    }
+
+    /// Notes that an item had to give way when it was read with as many others.
+    fn gave_way(&mut self, id: Uuid, count: usize) {
+        self.was_too_much(count);
+        self.singly_until = Some(Instant::now() + SINGLY);
+        if self.alone.len() >= ALONE_MAX {
+            self.alone.pop_front();
+        }
+        self.alone.push_back(id);
+    }
+
+    /// Notes that an item was read with these others.
+    fn was_read(&mut self, beside: &[Beside]) {
+        self.most = most(beside.len() * 2).max(self.most);
+        self.read = beside.iter().map(|other| other.id).collect();
+    }
+}
+
+/// How an item was read with others.
+enum TriedTogether {
+    /// This is its outcome, and that of the others.
+    Read(Box<Tried>),
+    /// They are too much for one request, or the server does not have one of them.
+    TooMuch,
+    /// It had to give way.
+    GaveWay(String),
 }
 
 impl Together {
@@ -61,12 +124,7 @@ impl Together {
         if known.len() >= KNOWN_MAX && !known.contains_key(&name) {
             known.retain(|_, turn| Arc::strong_count(turn) > 1);
         }
-        let none = || Turn {
-            most: MOST,
-            read: Vec::new(),
-        };
-        let turn = known.entry(name);
-        Arc::clone(turn.or_insert_with(|| Arc::new(Mutex::new(none()))))
+        Arc::clone(known.entry(name).or_default())
     }
 }
 
@@ -76,8 +134,9 @@ fn most(count: usize) -> u32 {
 }
 
 impl Shared {
-    /// Reads a new branch together with others of its repository that wait. If they are too much for one request, or the
-    /// server does not have one of them, fewer are tried. Returns `None` if it is to be read alone.
+    /// Reads a new branch together with others of its repository that wait. If that has to give way, it gives its place
+    /// back. Returns `None` if it is to be read alone: there are no others, or they are too much for one request, or the
+    /// server does not have one of them, in which case the next one is tried with fewer.
     pub(super) async fn read_together(
         self: &Arc<Self>,
         reading: &Reading,
@@ -91,6 +150,9 @@ impl Shared {
             return None;
         }
         let mut turn = self.together.turn(item).await?;
+        if turn.is_alone(item.id) {
+            return None;
+        }
         let most_read = u32::try_from(turn.read.len()).unwrap_or(MOST);
         let found = self
             .parts
@@ -101,31 +163,40 @@ impl Shared {
             tracing::warn!(%error, "looking for branches that are read together failed: one is read alone");
             Vec::new()
         });
-        beside.retain(|other| object_id(&other.after).is_ok() && !turn.read.contains(&other.id));
+        beside.retain(|other| {
+            let is_known = turn.read.contains(&other.id) || turn.alone.contains(&other.id);
+            object_id(&other.after).is_ok() && !is_known
+        });
         beside.truncate(turn.most as usize);
-        while !beside.is_empty() {
-            let read = beside.len();
-            match self.try_together(reading, item, &beside).await {
-                Ok(Some(tried)) => {
-                    turn.most = most(read * 2).max(turn.most);
-                    turn.read = beside.iter().map(|other| other.id).collect();
-                    return Some(tried);
-                }
-                Ok(None) => beside.truncate(read / FEWER),
-                Err(ended) => return Some(*ended),
-            }
-            turn.most = most(beside.len());
+        if beside.is_empty() {
+            return None;
         }
-        None
+        match self.try_together(reading, item, &beside).await {
+            Ok(TriedTogether::Read(tried)) => {
+                turn.was_read(&beside);
+                Some(*tried)
+            }
+            // Not fewer at once: each try may take as long as one that is alone.
+            Ok(TriedTogether::TooMuch) => {
+                turn.was_too_much(beside.len());
+                None
+            }
+            Ok(TriedTogether::GaveWay(why)) => {
+                turn.gave_way(item.id, beside.len());
+                let wait = Duration::ZERO;
+                Some(Tried::ended(item.clone(), End::Later { wait, why }))
+            }
+            Err(ended) => Some(*ended),
+        }
     }
 
-    /// Reads a branch and those beside it. Returns `None` if fewer are to be tried.
+    /// Reads a branch and those beside it. Returns the outcome if that fails.
     async fn try_together(
         self: &Arc<Self>,
         reading: &Reading,
         item: &WorkItem,
         beside: &[Beside],
-    ) -> Result<Option<Tried>, Box<Tried>> {
+    ) -> Result<TriedTogether, Box<Tried>> {
         let others = beside
             .iter()
             .filter_map(|other| object_id(&other.after).ok());
@@ -136,14 +207,16 @@ impl Shared {
         let limits = bounds(item, self.parts.fetcher.limits());
         let fetched = match self.fetch(&request, reading, item, limits).await {
             Ok(fetched) => fetched,
+            Err(error @ FetchError::Outpaced { .. }) => {
+                return Ok(TriedTogether::GaveWay(self.words(&error)));
+            }
             Err(
                 FetchError::Busy
                 | FetchError::SizedBusy
                 | FetchError::LargeBusy
-                | FetchError::Outpaced { .. }
                 | FetchError::CommitGone
                 | FetchError::Refused(_),
-            ) => return Ok(None),
+            ) => return Ok(TriedTogether::TooMuch),
             Err(error) => {
                 let ended = self.end_of(item.clone(), reading.has_token, &error);
                 return Err(Box::new(ended));
@@ -152,20 +225,25 @@ impl Shared {
         let has_others = fetched.has_others();
         let scanned = self.scanned(fetched, reading, item).await?;
         if !has_others {
-            return Ok(Some(self.after_scan(item.clone(), scanned)));
+            let tried = self.after_scan(item.clone(), scanned);
+            return Ok(TriedTogether::Read(Box::new(tried)));
         }
         if !scanned.is_whole() {
+            let gave_way = match &scanned.visited {
+                Err(error @ FetchError::Outpaced { .. }) => Some(self.words(error)),
+                _ => None,
+            };
             // What it showed leaked, whatever is read of it next.
             if let Err(error) = self.report(item, scanned.found.sightings).await {
                 let why = self.words(&error);
                 return Err(Box::new(Tried::failed(item.clone(), why)));
             }
-            return Ok(None);
+            return Ok(gave_way.map_or(TriedTogether::TooMuch, TriedTogether::GaveWay));
         }
         let mut tried = self.after_scan(item.clone(), scanned);
         if let End::Done(done) = &mut tried.end {
             done.beside = beside.iter().map(|other| other.id).collect::<Vec<Uuid>>();
         }
-        Ok(Some(tried))
+        Ok(TriedTogether::Read(Box::new(tried)))
     }
 }

@@ -191,7 +191,6 @@ fn ignore_files_count_unless_told_otherwise_and_nothing_is_skipped_silently() {
     assert_eq!(all.status.code(), Some(1), "{}", text(&all));
     #[cfg(unix)]
     {
-        std::os::unix::fs::symlink("nowhere", folder.path().join("broken")).expect("a link");
         let pipe = Command::new("mkfifo")
             .arg(folder.path().join("pipe"))
             .status();
@@ -200,7 +199,7 @@ fn ignore_files_count_unless_told_otherwise_and_nothing_is_skipped_silently() {
         assert_eq!(output.status.code(), Some(3), "{}", text(&output));
         let allowed = scan(folder.path(), &[".", "--allow-incomplete"]);
         assert_eq!(allowed.status.code(), Some(0), "{}", text(&allowed));
-        for what in ["broken link", "a named pipe, not opened", "2 not scanned"] {
+        for what in ["a named pipe, not opened", "1 not scanned"] {
             assert!(
                 text(&output).contains(what),
                 "no {what:?} in {}",
@@ -208,6 +207,39 @@ fn ignore_files_count_unless_told_otherwise_and_nothing_is_skipped_silently() {
             );
         }
     }
+}
+
+/// As in a repository, where it is what the link contains.
+#[cfg(unix)]
+#[test]
+fn the_target_of_a_link_is_a_text_and_is_not_followed() {
+    use std::os::unix::fs::symlink;
+    let (folder, elsewhere) = (folder(), folder());
+    let (key, other) = (secret(), secret());
+    let root = folder.path();
+    write(elsewhere.path(), "key.env", other.expose());
+    symlink(format!("gone/{}", key.expose()), root.join("broken")).expect("a link");
+    symlink(elsewhere.path(), root.join("folder")).expect("a link");
+    symlink(elsewhere.path().join("key.env"), root.join("file")).expect("a link");
+    symlink("/dev/zero", root.join("device")).expect("a link");
+    let output = scan(root, &["."]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("./broken:1:6: rsc_sk_…"), "{said}");
+    assert_eq!(said.matches("rsc_sk_…").count(), 1, "{said}");
+    assert!(said.contains("4 symbolic links not followed"), "{said}");
+    assert!(!said.contains("not scanned"), "{said}");
+    // It is the same text everywhere.
+    git(root, &["init", "--quiet"]);
+    commit(root, "Begin");
+    let found = |way: &[&str]| {
+        let rows = rows(&scan(root, &[way, &["--report", "jsonl"]].concat()));
+        let found = rows
+            .iter()
+            .map(|row| (row["line"].clone(), row["column"].clone()));
+        found.collect::<Vec<_>>()
+    };
+    assert_eq!(found(&["."]), found(&["--git", "."]));
 }
 
 #[cfg(unix)]

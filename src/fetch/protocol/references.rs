@@ -14,6 +14,9 @@ const MAX_KEPT: usize = 50_000;
 /// Maximum size of their names, in bytes.
 const MAX_KEPT_BYTES: usize = memory::REFERENCES;
 
+/// Name of the reference to what is checked out. It is read as a branch where no other reference leads to its commit.
+pub const HEAD: &str = "HEAD";
+
 /// `HEAD` of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::fetch) struct Head {
@@ -210,6 +213,7 @@ impl TipAnswer {
         } = self;
         items.feed(bytes, |item| match item {
             Item::End => *ended = true,
+            Item::Head(head) if wanted == HEAD => *tip = Some(head.id),
             Item::Reference(name, id) if name == *wanted => *tip = Some(id),
             _ => {}
         })
@@ -242,8 +246,18 @@ pub struct References {
     pub malformed: u64,
     /// Target of `HEAD`, as a full name. `None` if it is detached or the repository is empty.
     pub head: Option<String>,
+    /// Commit of `HEAD`. `None` if the repository is empty.
+    pub head_id: Option<ObjectId>,
     /// `true` if there are more than 50,000 references, or their names exceed 4 MiB. The rest is omitted.
     pub cut: bool,
+}
+
+impl References {
+    /// Returns the commit of `HEAD` if no branch or tag of the list has it, as where a deployment is checked out.
+    pub fn unnamed_head(&self) -> Option<ObjectId> {
+        let head = self.head_id?;
+        self.list.iter().all(|(_, id)| *id != head).then_some(head)
+    }
 }
 
 /// Parser of a list of all references.
@@ -275,7 +289,10 @@ impl ReferencesAnswer {
         items.feed(bytes, |item| match item {
             _ if *ended => {}
             Item::End => *ended = true,
-            Item::Head(head) => references.head = head.branch,
+            Item::Head(head) => {
+                references.head = head.branch;
+                references.head_id = Some(head.id);
+            }
             // Pull requests, notes and the like, which nobody asked for.
             Item::Reference(name, _) if !is_listed(&name) => {}
             Item::Reference(name, id) => {
@@ -370,6 +387,10 @@ mod tests {
         let expected = ["refs/heads/\u{fffd}", "refs/heads/a\u{85}", "refs/tags/v1"];
         assert_eq!(names, expected);
         assert_eq!(references.head.as_deref(), Some("refs/heads/\u{fffd}"));
+        assert_eq!(
+            (references.head_id, references.unnamed_head()),
+            (Some(one), None)
+        );
         assert_eq!(references.malformed, 2);
     }
 
@@ -406,6 +427,9 @@ mod tests {
         let mut tip = TipAnswer::new(old, "refs/tags/v1");
         tip.feed(&bytes).unwrap();
         assert_eq!(tip.tip(), Some(id(&other)));
+        let mut tip = TipAnswer::new(old, HEAD);
+        tip.feed(&bytes).unwrap();
+        assert_eq!(tip.tip(), Some(id(&one)));
 
         let none = format!(
             "{} capabilities^{{}}\0symref=HEAD:refs/heads/main\n",

@@ -2,6 +2,9 @@
 
 use gix_hash::ObjectId;
 
+use super::{Line, Lines, refuse_error};
+use crate::fetch::FetchError;
+
 /// Maximum number of commits that are kept: one for each branch of a repository that was cut once.
 const KEPT_MAX: usize = 1_024;
 
@@ -24,6 +27,18 @@ impl Shallow {
         match ObjectId::from_hex(id) {
             Ok(id) if self.commits.len() < KEPT_MAX => self.commits.push(id),
             _ => self.is_cut = true,
+        }
+    }
+
+    /// Adds where the server's own history is cut.
+    pub(in crate::fetch) fn join(&mut self, own: Self) {
+        self.is_cut |= own.is_cut;
+        for id in own.commits {
+            if self.commits.len() < KEPT_MAX {
+                self.commits.push(id);
+            } else {
+                self.is_cut = true;
+            }
         }
     }
 
@@ -53,6 +68,40 @@ impl Shallow {
     }
 }
 
+/// Parser of what a server of version 0 or 1 says of itself, of which nothing but the end of its own history matters: it
+/// says that nowhere else (`gitprotocol-pack`, "Reference Discovery").
+#[derive(Debug, Default)]
+pub(in crate::fetch) struct CutAnswer {
+    lines: Lines,
+    shallow: Shallow,
+    has_ended: bool,
+}
+
+impl CutAnswer {
+    pub(in crate::fetch) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        let Self {
+            lines,
+            shallow,
+            has_ended,
+        } = self;
+        lines.feed(bytes, |line| {
+            // The name of the service is followed by one, too, so it is the last line that counts.
+            *has_ended = line == Line::Flush;
+            if let Line::Data(data) = line {
+                refuse_error(data)?;
+                shallow.add(data.trim_ascii_end());
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns where the history is cut. An answer that has not ended does not tell.
+    pub(in crate::fetch) fn finish(mut self) -> Shallow {
+        self.shallow.is_cut |= !self.has_ended;
+        self.shallow
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{answer, id, packet};
@@ -78,6 +127,25 @@ mod tests {
         assert_eq!(pack, b"shallow PACK");
         assert_eq!(read.shallow.commits(), [id('c')]);
         assert!(!read.shallow.is_cut());
+    }
+
+    #[test]
+    fn a_server_of_version_0_tells_it_after_its_references() {
+        let lines = [
+            "# service=git-upload-pack\n".to_owned(),
+            "0000".to_owned(),
+            format!("{} HEAD\0shallow agent=x\n", id('a')),
+            format!("{} refs/heads/shallow\n", id('b')),
+            format!("shallow {}\n", id('c')),
+            "0000".to_owned(),
+        ];
+        let bytes = answer(&lines.each_ref().map(String::as_bytes));
+        for (end, is_cut) in [(bytes.len(), false), (bytes.len() - 4, true)] {
+            let mut read = CutAnswer::default();
+            read.feed(&bytes[..end]).unwrap();
+            let told = read.finish();
+            assert_eq!((told.commits(), told.is_cut()), (&[id('c')][..], is_cut));
+        }
     }
 
     #[test]

@@ -2,33 +2,37 @@
 //!
 //! Git's own comparisons list every path, and so do not end where a few folders that hold each other several times name
 //! more files than can be counted. Here a folder is read once, or a few times if it is compared with several others.
+//!
+//! What is held has a bound, whatever is compared: the folders on the way to one, one that they are compared with, a
+//! path that is told, and contents that are new until there are some thousands of them, which are then scanned.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::vec;
 
+use super::additions::{Addition, Additions};
 use super::command::Repository;
-use super::folder::{Entries, EntryKind, extend, hexadecimal};
+use super::folder::{ByName, Entries, EntryKind, extend, hexadecimal, told};
 use super::lost::LACKS;
 use super::objects::{Answer, Lookup, READ_MAX};
-use super::wanted::Wanted;
+use super::wanted::{self, Wanted};
 use super::{Engine, HistoryError, Outlet, Stop};
 use crate::scan::{Finding, GitKind, GitObject, Part, Scanner};
-use crate::tree::open::path_of;
 
 /// Maximum depth of folders, as git has it.
 const DEPTH_MAX: usize = 2048;
 /// Maximum size of all folders on the way to one, in bytes.
-const HELD_MAX: usize = 128 << 20;
-/// Maximum length of the paths that are told, in bytes. Longer ones are cut.
-pub(super) const PATH_MAX: usize = 16 << 10;
+pub(super) const HELD_MAX: usize = 96 << 20;
+/// Size of what is known of new contents, in bytes, beyond which these are scanned before more is compared.
+const WANTED_MAX: usize = 16 << 20;
 /// Maximum number of others that a folder is compared with. Beyond it, all that is in the folder counts as new.
 const OTHERS_MAX: u8 = 16;
 /// Maximum number of parents that a merge is compared with, so that more counts as new.
 pub(super) const PARENTS_MAX: usize = 64;
 
-/// Comparison of any number of folders, which collects the contents that are new.
+/// Comparison of any number of folders, which scans the contents that are new.
 pub(super) struct Comparison<'a> {
+    repository: &'a Repository,
+    engine: &'a Engine,
     lookup: Lookup,
     scanner: Scanner<'a>,
     outlet: Outlet<'a>,
@@ -37,40 +41,36 @@ pub(super) struct Comparison<'a> {
     hashers: [RandomState; 2],
     /// For each folder, the number of others that it was compared with.
     others: HashMap<u128, u8>,
-    /// Contents that are new, each once.
-    pub(super) wanted: Vec<Wanted>,
+    /// Contents that are new and were not scanned yet. Each is new once.
+    wanted: Vec<Wanted>,
+    /// Size of what is known of them, in bytes.
+    wanted_bytes: usize,
     /// Reason that not all of what is new is known.
     pub(super) unclear: Option<String>,
 }
 
-/// Entry that the folder did not have before.
-#[derive(Debug, PartialEq, Eq)]
-struct Added {
-    kind: EntryKind,
-    name: Vec<u8>,
-    id: String,
-    /// `true` if nothing had this name before.
-    is_named_anew: bool,
-    /// Folders that had this name before.
-    before: Vec<String>,
-}
-
 /// Folder that is being read.
 struct Level {
-    path: Vec<u8>,
     id: String,
-    added: vec::IntoIter<Added>,
-    /// Size of the folder in bytes.
+    text: Vec<u8>,
+    additions: Additions,
+    /// Length of its path, as far as that is told.
+    path: usize,
+    /// Number of the next entry, and where it begins.
+    next: (usize, usize),
+    /// Number of bytes that it holds.
     held: usize,
 }
 
 impl<'a> Comparison<'a> {
     pub(super) fn new(
-        repository: &Repository,
+        repository: &'a Repository,
         engine: &'a Engine,
         outlet: Outlet<'a>,
     ) -> Result<Self, HistoryError> {
         Ok(Self {
+            repository,
+            engine,
             lookup: Lookup::new(repository)?,
             scanner: Scanner::new(engine),
             outlet,
@@ -78,6 +78,7 @@ impl<'a> Comparison<'a> {
             hashers: [RandomState::new(), RandomState::new()],
             others: HashMap::new(),
             wanted: Vec::new(),
+            wanted_bytes: 0,
             unclear: None,
         })
     }
@@ -110,33 +111,42 @@ impl<'a> Comparison<'a> {
         &mut self,
         id: &str,
         before: Vec<String>,
-        path: Vec<u8>,
+        mut path: Vec<u8>,
         commit: Option<&str>,
     ) -> Result<(), Stop> {
+        let width = id.len() / 2;
         let mut held = 0;
-        let mut levels: Vec<Level> = self
-            .enter(id, before, path, &mut held)?
-            .into_iter()
-            .collect();
+        let first = self.enter(id, before, path.len(), &mut held)?;
+        let mut levels: Vec<Level> = first.into_iter().collect();
         while let Some(level) = levels.last_mut() {
-            let Some(added) = level.added.next() else {
+            let (number, start) = level.next;
+            let Some(entry) = Entries::from(&level.text, start, width).next() else {
                 held -= level.held;
                 levels.pop();
                 continue;
             };
-            let path = extend(&level.path, &added.name);
-            if added.is_named_anew {
-                self.name(&path, &added.name, Some(&level.id), commit)?;
+            level.next = (number + 1, entry.end);
+            path.truncate(level.path);
+            let addition = level.additions.of_entry(number);
+            if addition == Addition::None {
+                continue;
             }
-            match added.kind {
+            extend(&mut path, entry.name);
+            if addition == Addition::Named {
+                self.name(&path, entry.name, Some(&level.id), commit)?;
+            }
+            let id = hexadecimal(entry.hash);
+            match entry.kind {
                 EntryKind::Submodule => {}
-                EntryKind::File => self.file(added.id, path, commit),
-                EntryKind::Folder if levels.len() == DEPTH_MAX => {
-                    let reason = format!("folders are nested more than {DEPTH_MAX} deep");
-                    self.unclear.get_or_insert(reason);
-                }
+                EntryKind::File => self.file(id, &path, commit)?,
                 EntryKind::Folder => {
-                    levels.extend(self.enter(&added.id, added.before, path, &mut held)?);
+                    let before = level.additions.before(number);
+                    if levels.len() == DEPTH_MAX {
+                        let reason = format!("folders are nested more than {DEPTH_MAX} deep");
+                        self.unclear.get_or_insert(reason);
+                    } else {
+                        levels.extend(self.enter(&id, before, path.len(), &mut held)?);
+                    }
                 }
             }
         }
@@ -144,18 +154,37 @@ impl<'a> Comparison<'a> {
     }
 
     /// Collects the contents of a file, unless they were before.
-    pub(super) fn file(&mut self, id: String, mut path: Vec<u8>, commit: Option<&str>) {
-        if self.is_new(&id) {
-            path.truncate(PATH_MAX);
-            self.wanted.push(Wanted {
-                id,
-                path: Some(path_of(&path)),
-                commit: commit.map(str::to_owned),
-            });
+    pub(super) fn file(
+        &mut self,
+        id: String,
+        path: &[u8],
+        commit: Option<&str>,
+    ) -> Result<(), Stop> {
+        if !self.is_new(&id) {
+            return Ok(());
         }
+        let wanted = Wanted {
+            id,
+            path: Some(told(path)),
+            commit: commit.map(str::to_owned),
+        };
+        self.wanted_bytes += wanted.held();
+        self.wanted.push(wanted);
+        if self.wanted_bytes > WANTED_MAX {
+            self.scan_wanted()?;
+        }
+        Ok(())
     }
 
-    /// Scans the name of a file or folder at `path` in the folder `id`.
+    /// Scans the contents that were collected.
+    pub(super) fn scan_wanted(&mut self) -> Result<(), Stop> {
+        self.wanted_bytes = 0;
+        let wanted = std::mem::take(&mut self.wanted);
+        wanted::scan(self.repository, &wanted, self.engine, self.outlet)
+    }
+
+    /// Scans the name of a file or folder at `path`, as far as that is told, in the folder `id`. A name may repeat a
+    /// candidate as often as it has room for, which is told once.
     pub(super) fn name(
         &mut self,
         path: &[u8],
@@ -163,12 +192,21 @@ impl<'a> Comparison<'a> {
         id: Option<&str>,
         commit: Option<&str>,
     ) -> Result<(), Stop> {
-        let mut found = Vec::new();
-        self.scanner
-            .scan_text(name, &mut |candidate| found.push(candidate));
-        for candidate in found {
-            self.outlet.found(Finding {
-                path: Some(path_of(&path[..path.len().min(PATH_MAX)])),
+        let Self {
+            scanner,
+            outlet,
+            hashers: [hasher, _],
+            ..
+        } = self;
+        let mut seen = HashSet::new();
+        let mut listening = Ok(());
+        scanner.scan_text(name, &mut |candidate| {
+            let key = hasher.hash_one((candidate.value.expose(), &candidate.format));
+            if listening.is_err() || !seen.insert(key) {
+                return;
+            }
+            listening = outlet.found(Finding {
+                path: Some(told(path)),
                 object: id.map(|id| GitObject {
                     kind: GitKind::Tree,
                     id: id.to_owned(),
@@ -176,9 +214,9 @@ impl<'a> Comparison<'a> {
                 }),
                 part: Part::Name,
                 candidate,
-            })?;
-        }
-        Ok(())
+            });
+        });
+        Ok(listening?)
     }
 
     /// Starts reading a folder, unless all that it would tell is known.
@@ -186,7 +224,7 @@ impl<'a> Comparison<'a> {
         &mut self,
         id: &str,
         mut before: Vec<String>,
-        path: Vec<u8>,
+        path: usize,
         held: &mut usize,
     ) -> Result<Option<Level>, HistoryError> {
         before.sort_unstable();
@@ -210,21 +248,36 @@ impl<'a> Comparison<'a> {
             return Ok(None);
         };
         if *held + text.len() > HELD_MAX {
-            let reason = format!("folders take more than {} MiB: tree {id}", HELD_MAX >> 20);
-            self.unclear.get_or_insert(reason);
-            return Ok(None);
+            return Ok(self.too_much(id));
         }
-        let mut texts = Vec::new();
+        let width = id.len() / 2;
+        let mut additions = Additions::of(&text, width);
         for id in before {
-            texts.extend(self.folder(&id)?);
+            // One at a time: each may be as large as this one.
+            if let Some(before) = self.folder(&id)? {
+                additions.compare(&text, &ByName::new(before, width));
+            }
         }
-        *held += text.len();
+        let size = size_of::<Level>() + text.len() + additions.held();
+        if *held + size > HELD_MAX {
+            return Ok(self.too_much(id));
+        }
+        *held += size;
         Ok(Some(Level {
-            path,
-            added: added(&text, &texts, id.len() / 2).into_iter(),
             id: id.to_owned(),
-            held: text.len(),
+            text,
+            additions,
+            path,
+            next: (0, 0),
+            held: size,
         }))
+    }
+
+    /// Notes that a folder is not read, since those on the way to it take too much.
+    fn too_much(&mut self, id: &str) -> Option<Level> {
+        let reason = format!("folders take more than {} MiB: tree {id}", HELD_MAX >> 20);
+        self.unclear.get_or_insert(reason);
+        None
     }
 
     fn is_new(&mut self, what: &(impl Hash + ?Sized)) -> bool {
@@ -236,66 +289,5 @@ impl<'a> Comparison<'a> {
     fn key(&self, what: &(impl Hash + ?Sized)) -> u128 {
         let [high, low] = [0, 1].map(|half: usize| self.hashers[half].hash_one(what));
         u128::from(high) << 64 | u128::from(low)
-    }
-}
-
-/// Kinds and hashes of the entries of a folder, by their names.
-type ByName<'f> = HashMap<&'f [u8], (EntryKind, &'f [u8])>;
-
-/// Returns the entries of a folder that none of the folders before has.
-fn added(text: &[u8], before: &[Vec<u8>], width: usize) -> Vec<Added> {
-    let before: Vec<ByName<'_>> = before
-        .iter()
-        .map(|text| {
-            let entries = Entries::from(text, 0, width);
-            entries
-                .map(|entry| (entry.name, (entry.kind, entry.hash)))
-                .collect()
-        })
-        .collect();
-    let added = Entries::from(text, 0, width).filter_map(|entry| {
-        let before = || before.iter().filter_map(|before| before.get(entry.name));
-        if before().any(|before| *before == (entry.kind, entry.hash)) {
-            return None;
-        }
-        let folders = before().filter(|(kind, _)| *kind == EntryKind::Folder);
-        Some(Added {
-            kind: entry.kind,
-            name: entry.name.to_owned(),
-            id: hexadecimal(entry.hash),
-            is_named_anew: before().next().is_none(),
-            before: folders.map(|(_, hash)| hexadecimal(hash)).collect(),
-        })
-    });
-    added.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_one_of_those_before_had_is_not_added() {
-        let now = b"100644 a\0A100644 b\0B100644 c\0C40000 d\0D100644 e\0E";
-        let one = b"100644 a\0A100644 b\0x40000 d\0y".to_vec();
-        let two = b"100644 b\0z100755 c\0C40000 d\0w40000 e\0v".to_vec();
-        let seen = |before: &[Vec<u8>]| -> Vec<(String, bool, Vec<String>)> {
-            let name = |name: Vec<u8>| String::from_utf8(name).unwrap();
-            let added = added(now, before, 1).into_iter();
-            added
-                .map(|added| (name(added.name), added.is_named_anew, added.before))
-                .collect()
-        };
-        let id = |byte: &str| vec![byte.to_owned()];
-        assert_eq!(
-            seen(&[one, two]),
-            [
-                ("b".to_owned(), false, vec![]),
-                ("d".to_owned(), false, [id("79"), id("77")].concat()),
-                ("e".to_owned(), false, id("76")),
-            ]
-        );
-        assert!(seen(&[]).iter().all(|(_, is_named_anew, _)| *is_named_anew));
-        assert_eq!(seen(&[]).len(), 5);
     }
 }

@@ -1,5 +1,15 @@
 //! Contents of folders ("trees") as git stores them.
 
+use std::path::PathBuf;
+
+use crate::tree::open::path_of;
+
+/// Maximum length of the paths that are told, in bytes. Longer ones are cut.
+pub(super) const PATH_MAX: usize = 16 << 10;
+
+/// Stands for the names that were cut off a path. No name has such a byte.
+const CUT: u8 = 0;
+
 /// Kind of an entry of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryKind {
@@ -75,10 +85,100 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     digits.collect()
 }
 
-/// Appends a name to a path.
-pub(super) fn extend(path: &[u8], name: &[u8]) -> Vec<u8> {
-    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-    [path, slash, name].concat()
+/// Returns a path with a name appended, as far as it is told.
+pub(super) fn extended(path: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = path.to_owned();
+    extend(&mut path, name);
+    path
+}
+
+/// Appends a name to a path, unless it becomes too long to be told, as it stays then: a name may have as many bytes as a
+/// folder. What is left out are whole names, of which the beginning could be that of a key.
+pub(super) fn extend(path: &mut Vec<u8>, name: &[u8]) {
+    if is_cut(path) {
+        return;
+    }
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    if path.len() + name.len() <= PATH_MAX {
+        path.extend_from_slice(name);
+    } else {
+        path.push(CUT);
+    }
+}
+
+/// Returns a path without the names that make it too long to be told.
+pub(super) fn cut(path: &[u8]) -> Vec<u8> {
+    let Some(told) = path.get(..PATH_MAX).filter(|_| path.len() > PATH_MAX) else {
+        return path.to_owned();
+    };
+    let folder = memchr::memrchr(b'/', told).map_or(&b""[..], |slash| &told[..=slash]);
+    [folder, &[CUT]].concat()
+}
+
+/// Returns a path as it is told.
+pub(super) fn told(path: &[u8]) -> PathBuf {
+    match path.strip_suffix(&[CUT]) {
+        Some(folder) => path_of(&[folder, "…".as_bytes()].concat()),
+        None => path_of(path),
+    }
+}
+
+fn is_cut(path: &[u8]) -> bool {
+    path.last() == Some(&CUT)
+}
+
+/// Folder whose entries are found by their names.
+///
+/// It holds little more than the text: a folder that compresses well may have millions of entries.
+#[derive(Debug, Default)]
+pub(super) struct ByName {
+    text: Vec<u8>,
+    width: usize,
+    /// Where the entries begin, in the order of their names. Whoever writes a folder need not keep that order.
+    starts: Vec<u32>,
+}
+
+impl ByName {
+    /// Creates it of the text of a folder of less than 4 GiB, whose hashes have `width` bytes.
+    pub(super) fn new(text: Vec<u8>, width: usize) -> Self {
+        let mut starts = Vec::new();
+        let mut start = 0;
+        for entry in Entries::from(&text, 0, width) {
+            starts.push(u32::try_from(start).unwrap_or(u32::MAX));
+            start = entry.end;
+        }
+        let name = |start: u32| name_at(&text, start, width);
+        starts.sort_unstable_by(|a, b| name(*a).cmp(name(*b)));
+        Self {
+            text,
+            width,
+            starts,
+        }
+    }
+
+    /// Returns the entries of this name.
+    pub(super) fn find<'f>(&'f self, name: &'f [u8]) -> impl Iterator<Item = FolderEntry<'f>> {
+        let is_before = |start: &u32| name_at(&self.text, *start, self.width) < name;
+        let first = self.starts.partition_point(is_before);
+        let entries = self.starts[first..].iter();
+        let entries = entries.filter_map(|start| entry_at(&self.text, *start, self.width));
+        entries.take_while(move |entry| entry.name == name)
+    }
+
+    /// Returns the number of bytes that it holds.
+    pub(super) fn held(&self) -> usize {
+        self.text.len() + size_of_val(self.starts.as_slice())
+    }
+}
+
+fn entry_at(text: &[u8], start: u32, width: usize) -> Option<FolderEntry<'_>> {
+    Entries::from(text, start as usize, width).next()
+}
+
+fn name_at(text: &[u8], start: u32, width: usize) -> &[u8] {
+    entry_at(text, start, width).map_or(&[], |entry| entry.name)
 }
 
 #[cfg(test)]
@@ -102,7 +202,52 @@ mod tests {
             ]
         );
         assert_eq!(Entries::from(text, entries[0].end, 1).count(), 2);
-        assert_eq!(extend(b"", b"a"), b"a");
-        assert_eq!(extend(b"a", b"b"), b"a/b");
+        assert_eq!(extended(b"", b"a"), b"a");
+        assert_eq!(extended(b"a", b"b"), b"a/b");
+    }
+
+    #[test]
+    fn paths_are_cut_where_they_are_no_longer_told() {
+        let whole = extended(b"a", &b"b".repeat(PATH_MAX - 2));
+        assert_eq!((whole.len(), told(&whole)), (PATH_MAX, path_of(&whole)));
+        assert_eq!(cut(&whole), whole);
+        let path = extended(b"a", &b"b".repeat(PATH_MAX - 1));
+        assert_eq!(told(&path), PathBuf::from("a/…"));
+        assert_eq!(extended(&path, b"c"), path);
+        assert_eq!(
+            told(&extended(b"", &b"b".repeat(PATH_MAX + 1))),
+            PathBuf::from("…")
+        );
+        // A name may look like that.
+        let name = extended("a/…".as_bytes(), b"b");
+        assert_eq!(told(&name), PathBuf::from("a/…/b"));
+        assert_eq!(
+            cut(&[b"a/".repeat(PATH_MAX), b"b".to_vec()].concat()).len(),
+            PATH_MAX + 1
+        );
+        assert_eq!(cut(&b"a".repeat(PATH_MAX + 1)), [CUT]);
+    }
+
+    #[test]
+    fn entries_are_found_by_their_names_whatever_their_order() {
+        let text = b"100644 b\0B40000 a\0A100644 c\0C100644 a\0a100644 cut off\0".to_vec();
+        let folder = ByName::new(text, 1);
+        let hashes = |name: &[u8]| -> Vec<u8> {
+            let mut found: Vec<u8> = folder
+                .find(name)
+                .flat_map(|entry| entry.hash.to_vec())
+                .collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(hashes(b"a"), b"Aa");
+        assert_eq!(hashes(b"b"), b"B");
+        assert_eq!(hashes(b"c"), b"C");
+        assert!(
+            [&b""[..], b"aa", b"cut off", b"d"]
+                .iter()
+                .all(|name| hashes(name).is_empty())
+        );
+        assert!(ByName::default().find(b"a").next().is_none());
     }
 }

@@ -3,17 +3,16 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
 use super::command::Repository;
-use super::folder::{Entries, extend};
+use super::folder::{Entries, FolderEntry, extended, told};
 use super::lost::Lost;
 use super::objects::{self, Contents, Entry, READ_MAX, broken};
 use super::trail::{Place, Trail};
 use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, references, shallow, wanted};
 use crate::scan::{Candidate, Finding, GitKind, GitObject, LostObject, Part, Scanner};
-use crate::tree::open::path_of;
 
 /// Scans the whole history of the repository at `path`, and reports to `counters` and `events`: the contents of each
 /// object once, whatever leads to it, and the names of references. What is found is told with the first commit that
@@ -58,9 +57,25 @@ struct Names {
     seen: HashSet<u64>,
 }
 
+/// Place of a name. A name may have as many bytes as a folder, and as many candidates as it has room for.
+struct Named {
+    /// Path, as far as it is told.
+    path: PathBuf,
+    /// Hash of the whole name and of the path of its folder.
+    hash: u64,
+}
+
 impl Names {
-    fn is_new(&mut self, path: &[u8], candidate: &Candidate) -> bool {
-        let key = (path, candidate.value.expose(), &candidate.format);
+    fn of(&self, folder: &[u8], entry: Option<&FolderEntry<'_>>) -> Named {
+        let name = entry.map_or(&b""[..], |entry| entry.name);
+        Named {
+            path: told(&extended(folder, name)),
+            hash: self.hasher.hash_one((folder, name)),
+        }
+    }
+
+    fn is_new(&mut self, named: &Named, candidate: &Candidate) -> bool {
+        let key = (named.hash, candidate.value.expose(), &candidate.format);
         self.seen.insert(self.hasher.hash_one(key))
     }
 }
@@ -100,7 +115,7 @@ impl History<'_> {
             }
             GitKind::Blob => {
                 let Place { path, commit } = self.trail.place(&objects::hash(&id));
-                let path = path.map(|path| path_of(&path));
+                let path = path.map(|path| told(&path));
                 self.scan_text(contents, path.as_deref(), &GitObject { kind, id, commit })
             }
             GitKind::Tree => self.scan_folder(contents, id),
@@ -123,41 +138,45 @@ impl History<'_> {
     /// Scans a folder as git stores it: names between hashes.
     fn scan_folder(&mut self, contents: &mut Contents, id: String) -> Result<(), Stop> {
         let place = self.trail.place(&objects::hash(&id));
-        let mut text = Vec::new();
-        contents
-            .by_ref()
-            .take(READ_MAX)
-            .read_to_end(&mut text)
-            .map_err(broken)?;
-        let mut found = Vec::new();
-        self.scanner
-            .scan_text(&text, &mut |candidate| found.push(candidate));
+        let text = contents.text(READ_MAX)?;
+        let Self {
+            scanner,
+            names,
+            outlet,
+            ..
+        } = self;
+        let folder = place.path.as_deref().unwrap_or_default();
         let mut entries = Entries::from(&text, 0, id.len() / 2).peekable();
-        for candidate in found {
+        let mut named = None;
+        let mut listening = Ok(());
+        scanner.scan_text(&text, &mut |candidate| {
             let is_before = |end: usize| (end as u64) <= candidate.offset;
-            while entries.next_if(|entry| is_before(entry.end)).is_some() {}
-            let name = entries.peek().map_or(&b""[..], |entry| entry.name);
-            let path = extend(place.path.as_deref().unwrap_or_default(), name);
-            if self.names.is_new(&path, &candidate) {
-                self.outlet.found(Finding {
-                    path: Some(path_of(&path)),
-                    object: Some(GitObject {
-                        kind: GitKind::Tree,
-                        id: id.clone(),
-                        commit: place.commit.clone(),
-                    }),
-                    part: Part::Name,
-                    candidate,
-                })?;
+            while entries.next_if(|entry| is_before(entry.end)).is_some() {
+                named = None;
             }
-        }
+            let named = named.get_or_insert_with(|| names.of(folder, entries.peek()));
+            if listening.is_err() || !names.is_new(named, &candidate) {
+                return;
+            }
+            listening = outlet.found(Finding {
+                path: Some(named.path.clone()),
+                object: Some(GitObject {
+                    kind: GitKind::Tree,
+                    id: id.clone(),
+                    commit: place.commit.clone(),
+                }),
+                part: Part::Name,
+                candidate,
+            });
+        });
+        listening?;
         // What is beyond that is no folder that git itself would walk through in time.
         let rest = io::copy(contents, &mut io::sink()).map_err(broken)?;
         self.outlet.counters.scanned(text.len() as u64);
         if rest > 0 {
             self.trail.lose();
             let reason = format!("a folder of more than {} MiB", READ_MAX >> 20);
-            let path = place.path.map(|path| path_of(&path));
+            let path = place.path.map(|path| told(&path));
             let object = LostObject { kind: "tree", id };
             return Ok(self.outlet.lost(object, path, reason)?);
         }

@@ -6,12 +6,11 @@ use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use super::command::Repository;
-use super::folder::{Entries, EntryKind, extend, hexadecimal};
-use super::objects::{Contents, READ_MAX, broken, hash, top_folder};
+use super::folder::{Entries, EntryKind, extended, hexadecimal, told};
+use super::objects::{Contents, READ_MAX, hash, top_folder};
 use super::trail::Trail;
 use super::{Closed, HistoryError, Outlet};
 use crate::scan::{GitKind, LostObject};
-use crate::tree::open::path_of;
 
 /// Reason that an object was not scanned.
 pub(super) const LACKS: &str = "the repository lacks this object";
@@ -19,11 +18,16 @@ pub(super) const LACKS: &str = "the repository lacks this object";
 /// Maximum number of missing objects that are identified. A partial clone may lack millions.
 const EXPLAINED_MAX: usize = 100_000;
 
+/// Maximum size of their paths that are held, in bytes. All may be in one folder, whose path is long.
+const PATHS_MAX: usize = 4 << 20;
+
 /// Missing objects, and what is known of them from the objects that refer to them.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
     ids: BTreeSet<String>,
     known: BTreeMap<String, (&'static str, Option<PathBuf>)>,
+    /// Size of the paths, in bytes.
+    paths: usize,
 }
 
 impl Lost {
@@ -69,9 +73,7 @@ impl Lost {
         let mut contents = Contents::of_references(repository)?;
         let mut trail = Trail::default();
         while let Some(entry) = contents.next()? {
-            let mut text = Vec::new();
-            let read = contents.by_ref().take(READ_MAX).read_to_end(&mut text);
-            read.map_err(broken)?;
+            let text = contents.text(READ_MAX)?;
             match entry.kind {
                 Some(GitKind::Tree) => {
                     let place = trail.place(&hash(&entry.id));
@@ -95,6 +97,11 @@ impl Lost {
         if self.ids.contains(id)
             && let MapEntry::Vacant(place) = self.known.entry(id.to_owned())
         {
+            let held = self.paths + path.as_ref().map_or(0, |path| path.as_os_str().len());
+            let path = path.filter(|_| held <= PATHS_MAX);
+            if path.is_some() {
+                self.paths = held;
+            }
             place.insert((kind, path));
         }
     }
@@ -132,8 +139,8 @@ impl Lost {
             };
             let id = hexadecimal(entry.hash);
             if self.ids.contains(&id) {
-                let path = extend(path.unwrap_or_default(), entry.name);
-                self.know(&id, kind, Some(path_of(&path)));
+                let path = extended(path.unwrap_or_default(), entry.name);
+                self.know(&id, kind, Some(told(&path)));
             }
         }
     }
@@ -191,6 +198,27 @@ pub(super) fn read_names(path: &std::path::Path, max: u64) -> io::Result<Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_of_missing_objects_are_held_as_long_as_there_is_room() {
+        let mut lost = Lost::default();
+        let path = PathBuf::from("p".repeat(PATHS_MAX / 4));
+        for n in 0..6 {
+            lost.ids.insert(n.to_string());
+            lost.know(&n.to_string(), "blob", Some(path.clone()));
+        }
+        lost.ids.insert("short".to_owned());
+        let named = |lost: &Lost| {
+            lost.known
+                .values()
+                .filter(|(_, path)| path.is_some())
+                .count()
+        };
+        assert_eq!((lost.known.len(), named(&lost)), (6, 4));
+        lost.paths -= 1;
+        lost.know("short", "blob", Some(PathBuf::from("p")));
+        assert_eq!((lost.known.len(), named(&lost)), (7, 5));
+    }
 
     #[test]
     fn what_refers_to_an_object_says_what_it_is() {

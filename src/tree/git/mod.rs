@@ -11,6 +11,7 @@
 //! in them, commits and annotated tags with messages and authors; and the names of references. Each object is read
 //! once, however many commits and paths lead to it: 13 objects can name 1,000,000,000 files.
 
+mod additions;
 mod command;
 mod compare;
 mod folder;

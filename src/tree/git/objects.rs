@@ -107,6 +107,14 @@ impl Contents {
         Ok(Some(entry))
     }
 
+    /// Reads the beginning of the current object, up to `max` bytes, and holds no more than that.
+    pub(super) fn text(&mut self, max: u64) -> Result<Vec<u8>, HistoryError> {
+        let mut text = room_for(self.left.min(max));
+        let read = self.by_ref().take(max).read_to_end(&mut text);
+        read.map_err(broken)?;
+        Ok(text)
+    }
+
     fn skip_rest(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.started) {
             let rest = std::mem::take(&mut self.left) + 1;
@@ -189,7 +197,7 @@ impl Lookup {
         let Some(kind) = entry.kind else {
             return Ok(Some(Answer::Missing));
         };
-        let mut text = Vec::new();
+        let mut text = room_for(size.min(max));
         let read = self
             .output
             .by_ref()
@@ -217,6 +225,11 @@ impl Lookup {
             complaint: super::running::complaint(&complaints),
         })
     }
+}
+
+/// Returns room for as many bytes: what grows while it is read takes up to twice as many.
+fn room_for(bytes: u64) -> Vec<u8> {
+    Vec::with_capacity(usize::try_from(bytes).unwrap_or_default())
 }
 
 /// Reads what git says of an object before its contents, and its size. Returns `None` at the end.

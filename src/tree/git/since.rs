@@ -16,6 +16,9 @@ const LIST: &str = "list the commits and what they add";
 /// Number of bytes of a commit that are examined. Its folder and its parents are at the start.
 const START: u64 = 1 << 20;
 
+/// Number of commits that are scanned at a time.
+const COMMITS: usize = 16 << 10;
+
 /// Scans the additions of each commit reachable from `HEAD` but not from `revision`, relative to its parents and
 /// even if a later commit removed them, as well as the messages of these commits. Reports to `counters` and
 /// `events`. Identical contents are scanned once, and reported for the oldest commit that added them.
@@ -65,19 +68,26 @@ pub fn scan_since(
     let compared = commits
         .lines()
         .try_for_each(|commit| add(&mut comparison, commit, &cut, outlet));
-    let mut wanted = comparison.wanted;
-    wanted.extend(commits.lines().map(|id| Wanted {
-        id: id.to_owned(),
-        path: None,
-        commit: Some(id.to_owned()),
-    }));
     let scanned = || {
-        wanted::scan(&repository, &wanted, engine, outlet)?;
+        comparison.scan_wanted()?;
+        let ids: Vec<&str> = commits.lines().collect();
+        for ids in ids.chunks(COMMITS) {
+            let wanted: Vec<Wanted> = ids.iter().map(|id| of_commit(id)).collect();
+            wanted::scan(&repository, &wanted, engine, outlet)?;
+        }
         references::scan_current(&repository, &Scanner::new(engine), outlet)?;
         Ok(lost.report(&repository, outlet)?)
     };
     // A failure must not hide what was collected before it.
     Stop::end(scanned().and(compared))
+}
+
+fn of_commit(id: &str) -> Wanted {
+    Wanted {
+        id: id.to_owned(),
+        path: None,
+        commit: Some(id.to_owned()),
+    }
 }
 
 /// Returns the commits of a range, oldest first, one per line.

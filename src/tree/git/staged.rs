@@ -1,16 +1,15 @@
 //! Scan of the changes staged for the next commit.
 
-use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc::SyncSender;
 
 use super::command::Repository;
-use super::compare::{Comparison, PATH_MAX};
-use super::folder::{Entries, EntryKind, extend, hexadecimal};
+use super::compare::{Comparison, HELD_MAX};
+use super::folder::{ByName, EntryKind, PATH_MAX, cut, hexadecimal};
 use super::lost::headers;
-use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, shallow, wanted};
+use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, shallow};
 use crate::scan::LostObject;
 
 const LIST: &str = "list what is staged";
@@ -60,15 +59,15 @@ pub fn scan_staged(
         }
     }
     // A failure must not hide what was listed before it.
-    Stop::end(wanted::scan(&repository, &comparison.wanted, engine, outlet).and(listed))
+    Stop::end(comparison.scan_wanted().and(listed))
 }
 
 /// Comparison of the index with `HEAD`.
 #[derive(Default)]
 struct Index {
     head: Head,
-    /// Path of the last entry that `HEAD` does not have.
-    named: Vec<u8>,
+    /// Path of the last entry.
+    last: Vec<u8>,
     /// Set once git listed an entry.
     is_started: bool,
 }
@@ -132,56 +131,65 @@ impl Index {
         Ok(())
     }
 
+    /// Compares an entry. What it has in common with the last one is not looked at again: the folders on the way to
+    /// each of many files may be many, and a path is as long as all of them.
     fn compare_one(
         &mut self,
         comparison: &mut Comparison<'_>,
         staged: &Staged<'_>,
     ) -> Result<(), Stop> {
-        if staged.path.len() > PATH_MAX {
-            comparison.name(staged.path, staged.path, None, None)?;
-            comparison.file(staged.id.to_owned(), staged.path.to_owned(), None);
-            return Ok(());
+        let path = staged.path;
+        if path.len() > PATH_MAX {
+            let told = cut(path);
+            comparison.name(&told, path, None, None)?;
+            return comparison.file(staged.id.to_owned(), &told, None);
         }
-        let mut names = staged.path.split(|byte| *byte == b'/').peekable();
-        let mut depth = 0;
-        while let Some(name) = names.next() {
-            let before = self.head.entry(depth, name);
-            depth += 1;
-            let path = extend(self.head.path(depth - 1), name);
+        let common = common(&self.last, path);
+        self.last.clear();
+        self.last.extend_from_slice(path);
+        let mut at = self.head.leave(path, common);
+        loop {
+            let length = memchr::memchr(b'/', &path[at..]);
+            let end = length.map_or(path.len(), |length| at + length);
+            let name = &path[at..end];
+            let before = self.head.entry(name);
             // Both sides of a conflict have the same name.
-            if before.is_none() && !is_at_or_above(&path, &self.named) {
-                comparison.name(&path, name, None, None)?;
-                self.named.clone_from(&path);
+            if before.is_none() && end > common {
+                comparison.name(&path[..end], name, None, None)?;
             }
             let folder = before
                 .as_ref()
                 .filter(|(kind, _)| *kind == EntryKind::Folder)
                 .map(|(_, id)| id.clone());
-            if names.peek().is_some() {
-                self.head.enter(comparison, depth, path, folder)?;
+            if length.is_some() {
+                self.head.enter(comparison, end, folder)?;
+                at = end + 1;
                 continue;
             }
             if before.is_some_and(|before| before == (staged.kind, staged.id.to_owned())) {
                 return Ok(());
             }
-            match staged.kind {
-                EntryKind::Submodule => {}
+            return match staged.kind {
+                EntryKind::Submodule => Ok(()),
                 EntryKind::Folder => {
                     let before = folder.into_iter().collect();
-                    comparison.compare(staged.id, before, path, None)?;
+                    comparison.compare(staged.id, before, path.to_owned(), None)
                 }
-                EntryKind::File if EMPTY.contains(&staged.id) => {}
+                EntryKind::File if EMPTY.contains(&staged.id) => Ok(()),
                 EntryKind::File => comparison.file(staged.id.to_owned(), path, None),
-            }
+            };
         }
-        Ok(())
     }
 }
 
-/// Returns whether `path` is `other` or a folder above it.
-fn is_at_or_above(path: &[u8], other: &[u8]) -> bool {
-    let rest = other.strip_prefix(path);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+/// Returns the length of the path that is the same as, or leads to, both of these.
+fn common(one: &[u8], other: &[u8]) -> usize {
+    let same = one.iter().zip(other).take_while(|(a, b)| a == b).count();
+    let ends = |path: &[u8]| path.get(same).is_none_or(|byte| *byte == b'/');
+    if ends(one) && ends(other) {
+        return same;
+    }
+    memchr::memrchr(b'/', &other[..same]).unwrap_or_default()
 }
 
 impl<'a> Staged<'a> {
@@ -207,12 +215,14 @@ impl<'a> Staged<'a> {
 #[derive(Default)]
 struct Head {
     levels: Vec<Level>,
+    /// Number of bytes that they hold.
+    held: usize,
 }
 
-#[derive(Default)]
 struct Level {
-    path: Vec<u8>,
-    entries: HashMap<Vec<u8>, (EntryKind, String)>,
+    /// Length of its path.
+    path: usize,
+    folder: ByName,
 }
 
 impl Head {
@@ -229,47 +239,51 @@ impl Head {
         let text = text.unwrap_or_default();
         let top = headers(&text).find(|(name, _)| *name == "tree");
         let top = top.map(|(_, id)| id.to_owned());
-        self.enter(comparison, 0, Vec::new(), top)
+        self.enter(comparison, 0, top)
     }
 
-    /// Goes on in the folder at `path`, which is `depth` folders below the top and is `id` in `HEAD`.
+    /// Leaves the folders that are not on the way to `path`, of which the first `common` bytes are those of the path
+    /// before. Returns where the first name begins that is not looked at yet.
+    fn leave(&mut self, path: &[u8], common: usize) -> usize {
+        while let [_, .., last] = self.levels.as_slice()
+            && (last.path > common || path.get(last.path) != Some(&b'/'))
+        {
+            self.held -= last.folder.held();
+            self.levels.pop();
+        }
+        let last = self.levels.last().map_or(0, |level| level.path);
+        // A slash follows, except at the top.
+        if self.levels.len() > 1 { last + 1 } else { 0 }
+    }
+
+    /// Goes on in the folder whose path has so many bytes, and which is `id` in `HEAD`.
     fn enter(
         &mut self,
         comparison: &mut Comparison<'_>,
-        depth: usize,
-        path: Vec<u8>,
+        path: usize,
         id: Option<String>,
     ) -> Result<(), HistoryError> {
-        if self
-            .levels
-            .get(depth)
-            .is_some_and(|level| level.path == path)
-        {
-            return Ok(());
-        }
-        self.levels.truncate(depth);
-        let mut level = Level {
-            path,
-            entries: HashMap::new(),
-        };
+        let mut folder = ByName::default();
         if let Some(id) = id
             && let Some(text) = comparison.folder(&id)?
         {
-            let entries = Entries::from(&text, 0, id.len() / 2);
-            level.entries = entries
-                .map(|entry| (entry.name.to_owned(), (entry.kind, hexadecimal(entry.hash))))
-                .collect();
+            folder = ByName::new(text, id.len() / 2);
+            if self.held + folder.held() > HELD_MAX {
+                let reason = format!("folders take more than {} MiB: tree {id}", HELD_MAX >> 20);
+                comparison.unclear.get_or_insert(reason);
+                folder = ByName::default();
+            }
         }
-        self.levels.push(level);
+        self.held += folder.held();
+        self.levels.push(Level { path, folder });
         Ok(())
     }
 
-    fn entry(&self, depth: usize, name: &[u8]) -> Option<(EntryKind, String)> {
-        self.levels.get(depth)?.entries.get(name).cloned()
-    }
-
-    fn path(&self, depth: usize) -> &[u8] {
-        self.levels.get(depth).map_or(&[], |level| &level.path)
+    /// Returns the entry of this name in the last folder.
+    fn entry(&self, name: &[u8]) -> Option<(EntryKind, String)> {
+        let mut found = self.levels.last()?.folder.find(name);
+        let entry = found.next()?;
+        Some((entry.kind, hexadecimal(entry.hash)))
     }
 }
 
@@ -284,4 +298,30 @@ fn ask(repository: &Repository, arguments: &[&str]) -> Result<Vec<u8>, HistoryEr
 
 fn broken(source: std::io::Error) -> HistoryError {
     HistoryError::Broken { what: LIST, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_whole_names_in_common() {
+        for (one, other, length) in [
+            ("", "a", 0),
+            ("a", "a", 1),
+            ("a", "a/b", 1),
+            ("a/b", "a", 1),
+            ("a/b", "a/b", 3),
+            ("a/b", "a/bc", 1),
+            ("a/b/c", "a/b.c", 1),
+            ("a/b/c", "a/b/d", 3),
+            ("ab", "ac", 0),
+        ] {
+            assert_eq!(
+                common(one.as_bytes(), other.as_bytes()),
+                length,
+                "{one} {other}"
+            );
+        }
+    }
 }

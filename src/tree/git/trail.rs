@@ -9,9 +9,6 @@ use super::folder::{Entries, EntryKind, extend};
 /// Maximum size of the folders on the way to an object, in bytes. Where they are larger, objects have no path.
 const HELD_MAX: usize = 128 << 20;
 
-/// Maximum length of a path, in bytes. Names below it have no path.
-const PATH_MAX: usize = 16 << 10;
-
 /// The folders from the top one to the one that was read last.
 #[derive(Debug, Default)]
 pub(super) struct Trail {
@@ -19,6 +16,8 @@ pub(super) struct Trail {
     /// Top folder of the commit, until it comes.
     top: Option<Vec<u8>>,
     levels: Vec<Level>,
+    /// Path of the last level, as far as it is told, of which those of the others are beginnings.
+    path: Vec<u8>,
     held: usize,
     /// Set when the rest of the commit's objects have no path.
     is_lost: bool,
@@ -29,7 +28,8 @@ pub(super) struct Trail {
 /// Folder that was read, and how far its entries have come.
 #[derive(Debug)]
 struct Level {
-    path: Vec<u8>,
+    /// Length of its path, as far as that is told.
+    path: usize,
     text: Vec<u8>,
     at: usize,
 }
@@ -37,7 +37,7 @@ struct Level {
 /// Place of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Path of the object. `None` if it is unknown, or no commit has the object.
+    /// Path of the object, as far as it is told. `None` if it is unknown, or no commit has the object.
     pub(super) path: Option<Vec<u8>>,
     /// First commit that has it. `None` if a reference names it directly.
     pub(super) commit: Option<String>,
@@ -73,16 +73,17 @@ impl Trail {
         self.at(path)
     }
 
-    /// Goes on within a folder of the list, which is at this path.
+    /// Goes on within the folder of the list that was placed last, which is at this path.
     pub(super) fn enter(&mut self, path: Option<&[u8]>, text: Vec<u8>) {
-        let path = path.unwrap_or_default();
-        if self.is_lost || self.held + text.len() > HELD_MAX || path.len() > PATH_MAX {
+        if self.is_lost || self.held + text.len() > HELD_MAX {
             self.lose();
             return;
         }
         self.held += text.len();
+        self.path.clear();
+        self.path.extend_from_slice(path.unwrap_or_default());
         self.levels.push(Level {
-            path: path.to_owned(),
+            path: self.path.len(),
             text,
             at: 0,
         });
@@ -110,7 +111,9 @@ impl Trail {
                 entries.find(|entry| entry.hash == hash && entry.kind != EntryKind::Submodule);
             if let Some(entry) = found {
                 level.at = entry.end;
-                return Some(extend(&level.path, entry.name));
+                self.path.truncate(level.path);
+                extend(&mut self.path, entry.name);
+                return Some(self.path.clone());
             }
             self.held -= level.text.len();
             self.levels.pop();

@@ -20,6 +20,15 @@ pub(super) struct Wanted {
     pub(super) commit: Option<String>,
 }
 
+impl Wanted {
+    /// Returns the number of bytes that it holds, and takes while it is asked for.
+    pub(super) fn held(&self) -> usize {
+        let path = self.path.as_ref().map_or(0, |path| path.as_os_str().len());
+        let commit = self.commit.as_ref().map_or(0, String::len);
+        size_of::<Self>() + size_of::<String>() + path + commit + 2 * self.id.len()
+    }
+}
+
 /// Scans objects and reports the findings in their order.
 pub(super) fn scan(
     repository: &Repository,

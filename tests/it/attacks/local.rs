@@ -8,6 +8,8 @@ mod endless;
 #[cfg(unix)]
 mod ignored;
 #[cfg(unix)]
+mod long;
+#[cfg(unix)]
 mod names;
 #[cfg(unix)]
 mod repositories;

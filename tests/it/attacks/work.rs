@@ -14,6 +14,7 @@ mod paused;
 mod references;
 mod restarts;
 mod slow;
+mod together;
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! One repository that is looked at on a schedule.
 
+mod heads;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::process::Command;

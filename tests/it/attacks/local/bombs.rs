@@ -15,7 +15,7 @@ const MEMORY: u64 = 1 << 20;
 const LAYERS: usize = 10;
 
 /// Makes a folder of these entries, with git's own words.
-fn folder(root: &Path, entries: &str) -> String {
+pub(super) fn folder(root: &Path, entries: &str) -> String {
     let mut mktree = Command::new("git");
     mktree.args(["mktree"]).current_dir(root);
     let made = run(&mut mktree, entries.as_bytes());
@@ -42,7 +42,7 @@ fn bomb(root: &Path, contents: &str, name: &str) -> String {
 }
 
 /// Commits a folder on top of another commit.
-fn committed(root: &Path, folder: &str, parents: &[&str]) -> String {
+pub(super) fn committed(root: &Path, folder: &str, parents: &[&str]) -> String {
     let parents = parents.iter().flat_map(|parent| ["-p", parent]);
     let line = ["commit-tree", folder, "-m", "x"]
         .into_iter()
@@ -53,7 +53,7 @@ fn committed(root: &Path, folder: &str, parents: &[&str]) -> String {
 }
 
 #[track_caller]
-fn rows(output: &Output) -> Vec<Value> {
+pub(super) fn rows(output: &Output) -> Vec<Value> {
     assert_eq!(output.status.code(), Some(1), "{}", text(output));
     let rows = String::from_utf8_lossy(&output.stdout);
     let rows = rows

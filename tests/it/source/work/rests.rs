@@ -54,6 +54,74 @@ impl Rig {
         self.tell(pushes).await;
         self.worker(&shop.forge.url()).drain().await.unwrap();
     }
+
+    async fn reads_as_much_as_its_server_has(&self, database: &TestDatabase, is_old: bool) {
+        let (rig, shop) = (self, Shop::open().await);
+        if is_old {
+            shop.forge.speak_version_0();
+        }
+        let cut = |commit: &str| {
+            let cut = shop.repository.resolve(commit).unwrap();
+            std::fs::write(shop.repository.bare().join("shallow"), format!("{cut}\n")).unwrap();
+        };
+        let change = |n: u8| shop.push(&[("file", vec![n])]);
+        let pushes: Vec<Pushed> = (0..12).map(change).collect();
+        // What is read does not lead back to what the server lacks.
+        cut("HEAD~10");
+        rig.read(&shop, &pushes[6..7]).await;
+        assert_eq!(
+            (rig.counts().await.done, rig.counts().await.truncated),
+            (1, 0)
+        );
+        // Nor do as many commits as are read of a branch that was merged.
+        let of_feed = |branch: &str| NewWorkItem {
+            priority: Priority::Firehose,
+            ..rig.item(&shop.new_branch(branch))
+        };
+        rig.add_items(&[of_feed("old")]).await;
+        rig.read(&shop, &[]).await;
+        assert_eq!(
+            (rig.counts().await.done, rig.counts().await.truncated),
+            (2, 0)
+        );
+        cut("HEAD~3");
+        let pushed = if is_old {
+            // It gives nothing but what it lists, and what is cut of that is between these.
+            Pushed {
+                before: pushes[2].after,
+                ..pushes[11].clone()
+            }
+        } else {
+            pushes[7].clone()
+        };
+        let cuts = u64::from(is_old);
+        rig.read(&shop, &[pushed]).await;
+        rig.read(&shop, &[shop.new_branch("main")]).await;
+        assert_eq!(
+            (rig.counts().await.done, rig.counts().await.truncated),
+            (4, 2 + cuts)
+        );
+        // The branch of `HEAD` was not read.
+        rig.read(&shop, &[shop.new_branch("feature")]).await;
+        assert_eq!(
+            (rig.counts().await.done, rig.counts().await.truncated),
+            (5, 3 + cuts)
+        );
+        database.run("DELETE FROM work_items").await.unwrap();
+        for (n, filters) in [false, true].into_iter().enumerate() {
+            if filters {
+                shop.take_filters();
+            }
+            rig.add_items(&[of_feed(&format!("feed{n}"))]).await;
+            rig.read(&shop, &[]).await;
+            let truncated = rig.counts().await.truncated;
+            assert_eq!(
+                (rig.counts().await.dead, truncated),
+                (0, n as u64 + 1),
+                "{filters}"
+            );
+        }
+    }
 }
 
 async fn blobs(database: &TestDatabase, branch: &str) -> i64 {
@@ -140,41 +208,9 @@ on_both_databases! {
     /// A mirror may lack what is old.
     async fn a_history_that_its_server_cut_is_truncated(database) {
         let rig = Rig::new(&database.store().await);
-        let shop = Shop::open().await;
-        let cut = |commit: &str| {
-            let cut = shop.repository.resolve(commit).unwrap();
-            std::fs::write(shop.repository.bare().join("shallow"), format!("{cut}\n")).unwrap();
-        };
-        let change = |n: u8| shop.push(&[("file", vec![n])]);
-        let pushes: Vec<Pushed> = (0..12).map(change).collect();
-        // What is read does not lead back to what the server lacks.
-        cut("HEAD~10");
-        rig.read(&shop, &pushes[6..7]).await;
-        assert_eq!((rig.counts().await.done, rig.counts().await.truncated), (1, 0));
-        // Nor do as many commits as are read of a branch that was merged.
-        let of_feed = |branch: &str| NewWorkItem {
-            priority: Priority::Firehose,
-            ..rig.item(&shop.new_branch(branch))
-        };
-        rig.add_items(&[of_feed("old")]).await;
-        rig.read(&shop, &[]).await;
-        assert_eq!((rig.counts().await.done, rig.counts().await.truncated), (2, 0));
-        cut("HEAD~3");
-        rig.read(&shop, &pushes[7..8]).await;
-        rig.read(&shop, &[shop.new_branch("main")]).await;
-        assert_eq!((rig.counts().await.done, rig.counts().await.truncated), (4, 2));
-        // The branch of `HEAD` was not read.
-        rig.read(&shop, &[shop.new_branch("feature")]).await;
-        assert_eq!((rig.counts().await.done, rig.counts().await.truncated), (5, 3));
-        database.run("DELETE FROM work_items").await.unwrap();
-        for (n, filters) in [false, true].into_iter().enumerate() {
-            if filters {
-                shop.take_filters();
-            }
-            rig.add_items(&[of_feed(&format!("feed{n}"))]).await;
-            rig.read(&shop, &[]).await;
-            let truncated = rig.counts().await.truncated;
-            assert_eq!((rig.counts().await.dead, truncated), (0, n as u64 + 1), "{filters}");
+        for is_old in [false, true] {
+            rig.reads_as_much_as_its_server_has(database, is_old).await;
+            database.run("DELETE FROM work_items").await.unwrap();
         }
     }
 
