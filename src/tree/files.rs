@@ -2,15 +2,15 @@
 
 use std::cell::Cell;
 use std::ffi::OsStr;
-use std::fs::{self, File, FileType};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
 use super::Event;
-use super::open::{Links, endless, open};
+use super::open::{Contents, Kind};
 use super::outlet::{Closed, Outlet};
-use super::walk::{Visitor, Walk};
+use super::walk::{Entry, Visitor, Walk};
 use crate::scan::{Counters, Engine, Finding, Part, Scanner};
 
 /// Error that prevents a path from being scanned at all.
@@ -56,7 +56,7 @@ pub fn scan_path(
     })?;
     let mut scanner = Scanner::new(engine);
     if let Some(name) = path.file_name()
-        && scan_name(name, path, &scanner, outlet).is_err()
+        && scan_name(name, &|| path.to_owned(), &scanner, outlet).is_err()
     {
         return Ok(());
     }
@@ -64,12 +64,13 @@ pub fn scan_path(
         fs::read_dir(path).map_err(FilesError::Unreadable)?;
         return scan_folder(path, all, engine, outlet).map_err(FilesError::Unreadable);
     }
-    if let Some(what) = endless(kind.file_type()) {
-        return Err(FilesError::NotAFile(what));
+    // A named pipe that the user named is waited for.
+    if let kind @ (Kind::Socket | Kind::Device) = Kind::of(kind.file_type()) {
+        return Err(FilesError::NotAFile(kind.name()));
     }
     let mut file = File::open(path).map_err(FilesError::Unreadable)?;
     // A dropped receiver is no error.
-    let _ = scan_text(&mut file, path, &mut scanner, outlet);
+    let _ = scan_text(&mut file, &|| path.to_owned(), &mut scanner, outlet);
     Ok(())
 }
 
@@ -82,7 +83,7 @@ pub fn scan_stream(
     events: &SyncSender<Event>,
 ) {
     let outlet = Outlet { counters, events };
-    let _ = scan_text(text, name, &mut Scanner::new(engine), outlet);
+    let _ = scan_text(text, &|| name.to_owned(), &mut Scanner::new(engine), outlet);
 }
 
 fn scan_folder(
@@ -104,52 +105,48 @@ struct Files<'a> {
 }
 
 impl Visitor for Files<'_> {
-    fn enters(&mut self, path: &Path, name: &OsStr) -> Result<bool, Closed> {
-        if name == ".git" {
+    fn enters(&mut self, folder: &Entry) -> Result<bool, Closed> {
+        if folder.name() == ".git" {
             Counters::count(&self.outlet.counters.git_folders);
             return Ok(false);
         }
-        scan_name(name, path, &self.scanner, self.outlet)?;
+        let path = || folder.path();
+        scan_name(folder.name(), &path, &self.scanner, self.outlet)?;
         Ok(true)
     }
 
-    fn visit(&mut self, path: &Path, kind: FileType) -> Result<(), Closed> {
+    fn visit(&mut self, entry: &Entry) -> Result<(), Closed> {
         let outlet = self.outlet;
-        scan_name(
-            path.file_name().unwrap_or_default(),
-            path,
-            &self.scanner,
-            outlet,
-        )?;
-        if kind.is_file() {
+        let path = || entry.path();
+        scan_name(entry.name(), &path, &self.scanner, outlet)?;
+        match entry.kind() {
             // A replacement of the file since it was listed cannot hold up the scan: a link is refused, and opening a
             // pipe does not block. Checking again would take as long as reading the file.
-            return match open(path, Links::Refused) {
-                Ok(mut file) => scan_text(&mut file, path, &mut self.scanner, outlet),
-                Err(error) => outlet.unread(path, error.to_string()),
-            };
-        }
-        if kind.is_symlink() {
-            Counters::count(&outlet.counters.links);
-            // As in a repository, where it is what the link contains.
-            return match fs::read_link(path) {
-                Ok(target) => {
-                    let mut target = target.as_os_str().as_encoded_bytes();
-                    scan_text(&mut target, path, &mut self.scanner, outlet)
+            Kind::File => match entry.open() {
+                Ok(file) => scan_text(&mut Contents(file), &path, &mut self.scanner, outlet),
+                Err(error) => outlet.unread(path(), error.to_string()),
+            },
+            Kind::Link => {
+                Counters::count(&outlet.counters.links);
+                // As in a repository, where it is what the link contains.
+                match fs::read_link(path()) {
+                    Ok(target) => {
+                        let mut target = target.as_os_str().as_encoded_bytes();
+                        scan_text(&mut target, &path, &mut self.scanner, outlet)
+                    }
+                    Err(error) => outlet.unread(path(), error.to_string()),
                 }
-                Err(error) => outlet.unread(path, error.to_string()),
-            };
+            }
+            // Opening a pipe would wait for a writer.
+            other => outlet.unread(path(), format!("{}, not opened", other.name())),
         }
-        // Opening a pipe would wait for a writer.
-        let what = endless(kind).unwrap_or("a named pipe");
-        outlet.unread(path, format!("{what}, not opened"))
     }
 }
 
 /// Scans the name of a file or folder.
 fn scan_name(
     name: &OsStr,
-    path: &Path,
+    path: &dyn Fn() -> PathBuf,
     scanner: &Scanner<'_>,
     outlet: Outlet<'_>,
 ) -> Result<(), Closed> {
@@ -157,7 +154,7 @@ fn scan_name(
     scanner.scan_slice(name.as_encoded_bytes(), &mut |candidate| {
         if listening.is_ok() {
             listening = outlet.found(Finding {
-                path: Some(path.to_owned()),
+                path: Some(path()),
                 object: None,
                 part: Part::Name,
                 candidate,
@@ -169,7 +166,7 @@ fn scan_name(
 
 fn scan_text(
     text: &mut impl Read,
-    path: &Path,
+    path: &dyn Fn() -> PathBuf,
     scanner: &mut Scanner<'_>,
     outlet: Outlet<'_>,
 ) -> Result<(), Closed> {
@@ -181,7 +178,7 @@ fn scan_text(
     let read = scanner.scan(&mut text, &mut |candidate| {
         if listening.get().is_ok() {
             listening.set(outlet.found(Finding {
-                path: Some(PathBuf::from(path)),
+                path: Some(path()),
                 object: None,
                 part: Part::Contents,
                 candidate,
@@ -191,7 +188,7 @@ fn scan_text(
     listening.get()?;
     match read {
         Ok(bytes) => outlet.counters.scanned(bytes),
-        Err(error) => outlet.unread(path, error.to_string())?,
+        Err(error) => outlet.unread(path(), error.to_string())?,
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod files;
 mod git;
 mod ignored;
+mod listing;
 mod open;
 mod outlet;
 mod walk;

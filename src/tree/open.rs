@@ -1,7 +1,7 @@
 //! Opens files in folders that are somebody else's, without waiting for anything.
 
 use std::fs::{File, FileType};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Treatment of a path that is a symbolic link.
@@ -11,17 +11,76 @@ pub(crate) enum Links {
     Refused,
 }
 
+/// Kind of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Folder,
+    Link,
+    Pipe,
+    Socket,
+    Device,
+    Other,
+}
+
+impl Kind {
+    pub(crate) fn of(kind: FileType) -> Self {
+        match kind {
+            kind if kind.is_file() => Self::File,
+            kind if kind.is_dir() => Self::Folder,
+            kind if kind.is_symlink() => Self::Link,
+            kind => Self::special(kind),
+        }
+    }
+
+    #[cfg(unix)]
+    fn special(kind: FileType) -> Self {
+        use std::os::unix::fs::FileTypeExt as _;
+
+        match kind {
+            kind if kind.is_fifo() => Self::Pipe,
+            kind if kind.is_socket() => Self::Socket,
+            kind if kind.is_char_device() || kind.is_block_device() => Self::Device,
+            _ => Self::Other,
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn special(_: FileType) -> Self {
+        Self::Other
+    }
+
+    /// Returns the kind, with an article.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::File => "a file",
+            Self::Folder => "a folder",
+            Self::Link => "a symbolic link",
+            Self::Pipe => "a named pipe",
+            Self::Socket => "a socket",
+            Self::Device => "a device",
+            Self::Other => "neither a file nor a folder",
+        }
+    }
+}
+
 /// Opens a file. To open a pipe does not wait for a writer, so that what was opened can be looked at: it may be another
 /// one than a moment ago.
 #[cfg(unix)]
 pub(crate) fn open(path: &Path, links: Links) -> io::Result<File> {
-    use rustix::fs::{Mode, OFlags};
+    Ok(rustix::fs::open(path, flags(links), rustix::fs::Mode::empty())?.into())
+}
 
-    let mut how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    if links == Links::Refused {
-        how |= OFlags::NOFOLLOW;
+/// Returns how a file is opened without waiting for anything.
+#[cfg(unix)]
+pub(super) fn flags(links: Links) -> rustix::fs::OFlags {
+    use rustix::fs::OFlags;
+
+    let how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match links {
+        Links::Followed => how,
+        Links::Refused => how | OFlags::NOFOLLOW,
     }
-    Ok(rustix::fs::open(path, how, Mode::empty())?.into())
 }
 
 #[cfg(not(unix))]
@@ -29,22 +88,20 @@ pub(crate) fn open(path: &Path, _: Links) -> io::Result<File> {
     File::open(path)
 }
 
-/// Returns the kind of a file that cannot be scanned, with an article, unless it is a regular file, a folder, a
-/// link or a named pipe.
-#[cfg(unix)]
-pub(crate) fn endless(kind: FileType) -> Option<&'static str> {
-    use std::os::unix::fs::FileTypeExt as _;
+/// Contents of a file, read by the system call itself: small files are many, and the C library adds a tenth to each read.
+#[derive(Debug)]
+pub(crate) struct Contents(pub(crate) File);
 
-    match kind {
-        kind if kind.is_socket() => Some("a socket"),
-        kind if kind.is_char_device() || kind.is_block_device() => Some("a device"),
-        _ => None,
+impl Read for Contents {
+    #[cfg(unix)]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(&self.0, buffer)?)
     }
-}
 
-#[cfg(not(unix))]
-pub(crate) fn endless(_: FileType) -> Option<&'static str> {
-    None
+    #[cfg(not(unix))]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
 }
 
 /// Converts bytes to a path. On systems other than Unix, invalid UTF-8 becomes a path that does not exist.

@@ -1,7 +1,7 @@
 //! Multi-threaded, depth-first walk through a folder.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, FileType};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,8 @@ use std::thread;
 
 use super::git::Tracked;
 use super::ignored::{Held, Ignored, Reader, Verdict};
+use super::listing::{self, Lister, Listing, Name};
+use super::open::Kind;
 use super::outlet::{Closed, Outlet};
 use crate::scan::Counters;
 
@@ -21,8 +23,7 @@ const SHARE: usize = 16;
 
 /// Folder in progress.
 struct Folder {
-    /// Path as shown to the user.
-    shown: PathBuf,
+    listed: listing::Folder,
     /// Absolute path.
     absolute: PathBuf,
     context: Context,
@@ -39,10 +40,34 @@ struct Context {
 }
 
 /// Entry of a folder that has yet to be visited.
-struct Entry {
+pub(crate) struct Entry {
     folder: Arc<Folder>,
-    name: OsString,
-    kind: FileType,
+    name: Name,
+    kind: Kind,
+}
+
+impl Entry {
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn name(&self) -> &OsStr {
+        self.folder.listed.name(self.name)
+    }
+
+    /// Returns the path as shown to the user.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.listed.path_of(self.name)
+    }
+
+    /// Opens the file, unless it has become a link. Does not wait for anything.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        self.folder.listed.open(self.name)
+    }
+
+    fn absolute(&self) -> PathBuf {
+        self.folder.absolute.join(self.name())
+    }
 }
 
 /// Walk through a folder.
@@ -71,13 +96,13 @@ pub(crate) trait Visitor {
     ///
     /// # Errors
     /// Returns [`Closed`] to end the walk.
-    fn enters(&mut self, path: &Path, name: &OsStr) -> Result<bool, Closed>;
+    fn enters(&mut self, folder: &Entry) -> Result<bool, Closed>;
 
     /// Visits an entry that is not a folder.
     ///
     /// # Errors
     /// Returns [`Closed`] to end the walk.
-    fn visit(&mut self, path: &Path, kind: FileType) -> Result<(), Closed>;
+    fn visit(&mut self, entry: &Entry) -> Result<(), Closed>;
 }
 
 impl<'a> Walk<'a> {
@@ -116,7 +141,8 @@ impl<'a> Walk<'a> {
                 .find(|folder| fs::symlink_metadata(folder.join(GIT)).is_ok())
                 .map(|folder| Arc::new(Tracked::of(folder.to_owned())));
         }
-        if self.list(root.to_owned(), absolute, above).is_err() {
+        let listing = Lister::default().list(root.to_owned());
+        if self.add(root, listing, absolute, above).is_err() {
             return Ok(());
         }
         let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -130,47 +156,50 @@ impl<'a> Walk<'a> {
 
     fn work(&self, visitor: &mut impl Visitor) {
         let mut batch = Vec::with_capacity(BATCH);
+        let mut lister = Lister::default();
         while self.take(&mut batch) {
             // Others must not wait for what a panic left undone.
             let mut busy = Busy {
                 walk: self,
                 is_done: false,
             };
-            let mut visited = batch.drain(..).map(|entry| self.visit(entry, visitor));
+            let mut visited = batch
+                .drain(..)
+                .map(|entry| self.visit(&entry, visitor, &mut lister));
             busy.is_done = visited.all(|visited| visited.is_ok());
         }
     }
 
-    fn visit(&self, entry: Entry, visitor: &mut impl Visitor) -> Result<(), Closed> {
-        let Entry { folder, name, kind } = entry;
-        let shown = folder.shown.join(&name);
-        let absolute = folder.absolute.join(&name);
-        let mut context = Context::clone(&folder.context);
-        if self.lists(&context, &absolute, &shown, kind)? {
-            if !self.is_tracked(&context, &absolute)? {
-                Counters::count(&self.outlet.counters.ignored);
-                return Ok(());
-            }
-            context.is_listed = true;
+    fn visit(
+        &self,
+        entry: &Entry,
+        visitor: &mut impl Visitor,
+        lister: &mut Lister,
+    ) -> Result<(), Closed> {
+        let is_listed = self.lists(entry)?;
+        if is_listed && !self.is_tracked(entry)? {
+            Counters::count(&self.outlet.counters.ignored);
+            return Ok(());
         }
-        if !kind.is_dir() {
-            return visitor.visit(&shown, kind);
+        if entry.kind != Kind::Folder {
+            return visitor.visit(entry);
         }
-        if visitor.enters(&shown, &name)? {
-            self.list(shown, absolute, context)?;
+        if visitor.enters(entry)? {
+            let context = Context {
+                is_listed,
+                ..entry.folder.context.clone()
+            };
+            let listing = lister.list_in(&entry.folder.listed, entry.name);
+            self.add(&entry.path(), listing, entry.absolute(), context)?;
         }
         Ok(())
     }
 
     /// Returns whether ignore files list an entry. A repository is left out for another reason.
-    fn lists(
-        &self,
-        context: &Context,
-        absolute: &Path,
-        shown: &Path,
-        kind: FileType,
-    ) -> Result<bool, Closed> {
-        if kind.is_dir() && shown.file_name() == Some(OsStr::new(GIT)) {
+    fn lists(&self, entry: &Entry) -> Result<bool, Closed> {
+        let is_folder = entry.kind == Kind::Folder;
+        let context = &entry.folder.context;
+        if is_folder && entry.name() == GIT {
             return Ok(false);
         }
         if context.is_listed {
@@ -179,20 +208,20 @@ impl<'a> Walk<'a> {
         let Some(ignored) = &context.ignored else {
             return Ok(false);
         };
-        let verdict = ignored.verdict(absolute, kind.is_dir());
+        let verdict = ignored.verdict(&entry.absolute(), is_folder);
         if verdict == Verdict::Unclear {
-            self.give_up(shown)?;
+            self.give_up(&entry.path())?;
         }
         Ok(verdict == Verdict::Listed)
     }
 
     /// Returns whether git tracks an entry, which is then visited whatever ignore files say, as git has it.
-    fn is_tracked(&self, context: &Context, absolute: &Path) -> Result<bool, Closed> {
-        let Some(tracked) = &context.tracked else {
+    fn is_tracked(&self, entry: &Entry) -> Result<bool, Closed> {
+        let Some(tracked) = &entry.folder.context.tracked else {
             return Ok(false);
         };
         let mut told = Ok(());
-        let is_tracked = tracked.has(absolute, |top, reason| {
+        let is_tracked = tracked.has(&entry.absolute(), |top, reason| {
             told = self.outlet.disobeyed(top, reason);
         });
         told.map(|()| is_tracked)
@@ -207,34 +236,36 @@ impl<'a> Walk<'a> {
         self.outlet.disobeyed(path, why)
     }
 
-    /// Queues the entries of a folder.
-    fn list(&self, shown: PathBuf, absolute: PathBuf, mut context: Context) -> Result<(), Closed> {
-        let listed = match fs::read_dir(&shown) {
-            Ok(listed) => listed,
+    /// Queues the entries of a folder, or reports that it cannot be listed.
+    fn add(
+        &self,
+        shown: &Path,
+        listing: io::Result<Listing>,
+        absolute: PathBuf,
+        mut context: Context,
+    ) -> Result<(), Closed> {
+        let mut listing = match listing {
+            Ok(listing) => listing,
             Err(error) => return self.outlet.unread(shown, error.to_string()),
         };
-        let mut found = Vec::new();
-        for entry in listed {
-            match entry.and_then(|entry| Ok((entry.file_name(), entry.file_type()?))) {
-                Ok(entry) => found.push(entry),
-                Err(error) => self.outlet.unread(shown.as_path(), error.to_string())?,
-            }
+        for error in std::mem::take(&mut listing.errors) {
+            self.outlet.unread(shown, error.to_string())?;
         }
         if !self.all && !context.is_listed {
-            let has = |name: &str| found.iter().any(|(found, _)| found == name);
+            let has = |name: &str| listing.has(name);
             let above = context.ignored.take();
             context.ignored =
-                self.reading(|reader| reader.within(&absolute, &shown, &has, above))?;
+                self.reading(|reader| reader.within(&absolute, shown, &has, above))?;
             if has(GIT) {
                 context.tracked = Some(Arc::new(Tracked::of(absolute.clone())));
             }
         }
         let folder = Arc::new(Folder {
-            shown,
+            listed: listing.folder,
             absolute,
             context,
         });
-        let entries = found.into_iter().map(|(name, kind)| Entry {
+        let entries = listing.entries.into_iter().map(|(name, kind)| Entry {
             folder: Arc::clone(&folder),
             name,
             kind,

@@ -38,6 +38,15 @@ enum Unit {
     HighByteFirst,
 }
 
+/// Returns the number of bytes that continue a character in UTF-8. Sums of up to 255 fit in a byte, so that a vector of
+/// bytes is summed at once: a text may be one line of gigabytes.
+fn continuation_bytes(text: &[u8]) -> usize {
+    let continues = |byte: &u8| u8::from((0x80..0xc0).contains(byte));
+    let sums = text.chunks(usize::from(u8::MAX));
+    sums.map(|part| usize::from(part.iter().map(continues).sum::<u8>()))
+        .sum()
+}
+
 impl Lines {
     /// Creates a counter for a text that begins with `start`.
     pub(in crate::scan) fn of(start: &[u8]) -> Self {
@@ -95,10 +104,7 @@ impl Lines {
     /// Returns the number of bytes or code units starting in `range` that continue a character.
     fn continuing(self, window: &[u8], base: u64, range: Range<usize>) -> u64 {
         let count = match self.unit {
-            Unit::Byte => {
-                let bytes = window[range].iter();
-                bytes.filter(|byte| (0x80..0xc0).contains(*byte)).count()
-            }
+            Unit::Byte => continuation_bytes(&window[range]),
             Unit::LowByteFirst | Unit::HighByteFirst => {
                 let high = usize::from(self.unit == Unit::LowByteFirst);
                 let first =

@@ -76,7 +76,10 @@ impl<'a> Scanner<'a> {
         text: &mut impl Read,
         found: &mut dyn FnMut(Candidate),
     ) -> io::Result<u64> {
-        self.buffer.resize(self.buffer_bytes, 0);
+        if self.buffer.is_empty() {
+            // The system has zeros at no cost.
+            self.buffer = vec![0; self.buffer_bytes];
+        }
         let (mut filled, mut outcome) = fill(text, &mut self.buffer, 0);
         let mut progress = Progress::of(&self.buffer[..filled]);
         while filled == self.buffer.len() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::HistoryError;
 use super::start::Start;
-use crate::tree::open::path_of;
+use crate::tree::open::{Kind, path_of};
 
 /// The most files that are looked at.
 const ENTRIES_MAX: usize = 1 << 20;
@@ -231,6 +231,6 @@ fn expect(path: &Path, kind: FileType) -> Result<(), HistoryError> {
     }
     Err(HistoryError::Special {
         path: path.to_owned(),
-        what: crate::tree::open::endless(kind).unwrap_or("a named pipe"),
+        what: Kind::of(kind).name(),
     })
 }
