@@ -23,10 +23,11 @@ fn blob(root: &Path) -> String {
 fn named(root: &Path, name: &[u8]) -> String {
     let hash = hex::decode(blob(root)).expect("a hash");
     let entry = [b"100644 ", name, b"\0", &hash].concat();
-    let mut make = Command::new("git");
-    make.args(["hash-object", "-w", "-t", "tree", "--literally", "--stdin"])
+    let mut hash_object = Command::new("git");
+    hash_object
+        .args(["hash-object", "-w", "-t", "tree", "--literally", "--stdin"])
         .current_dir(root);
-    let made = run(&mut make, &entry);
+    let made = run(&mut hash_object, &entry);
     assert!(made.status.success(), "{}", text(&made));
     String::from_utf8(made.stdout)
         .expect("UTF-8")

@@ -85,7 +85,7 @@ impl Rig {
             (2, 0)
         );
         cut("HEAD~3");
-        let pushed = if is_old {
+        let one = if is_old {
             // It gives nothing but what it lists, and what is cut of that is between these.
             Pushed {
                 before: pushes[2].after,
@@ -95,7 +95,7 @@ impl Rig {
             pushes[7].clone()
         };
         let cuts = u64::from(is_old);
-        rig.read(&shop, &[pushed]).await;
+        rig.read(&shop, &[one]).await;
         rig.read(&shop, &[shop.new_branch("main")]).await;
         assert_eq!(
             (rig.counts().await.done, rig.counts().await.truncated),
