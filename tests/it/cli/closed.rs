@@ -104,7 +104,6 @@ fn what_cannot_be_written_to_standard_output_is_3() {
         "config show",
         "config show --json",
         "sources status",
-        "sources status --json",
         "sources dead",
         "scan",
         "scan --report json",
