@@ -259,6 +259,7 @@ impl Issuer {
             notify_emails: request.notify_emails,
             created_at: self.clock().now(),
             expires_at: request.expires_at,
+            definition: format.definition(),
         }
     }
 

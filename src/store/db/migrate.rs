@@ -35,7 +35,8 @@ macro_rules! migrations {
             (13, "identity", "0013_identity"),
             (14, "requests", "0014_requests"),
             (15, "unread", "0015_unread"),
-            (16, "examples", "0016_examples")
+            (16, "examples", "0016_examples"),
+            (17, "definitions", "0017_definitions")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {
