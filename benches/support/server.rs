@@ -151,6 +151,7 @@ fn new_key(digest: Sha256Digest, now: Timestamp) -> NewKey {
         notify_emails: Vec::new(),
         created_at: now,
         expires_at: None,
+        definition: None,
     }
 }
 
@@ -167,6 +168,7 @@ async fn token(store: &Store) -> String {
         last_four: value.last_four().to_owned(),
         created_at: SystemClock.now(),
         expires_at: None,
+        definition: None,
     };
     tx.insert_token(new).await.expect("a token");
     tx.commit().await.expect("a commit");

@@ -220,8 +220,8 @@ fn check(dir: Option<&Path>, context: &Context, json: bool) -> anyhow::Result<Ex
                     "{place}: {all} {noun}, {hunted} of them secret: all is well"
                 ))?;
             }
-            for group in &groups {
-                note(&format!("not hunted: {group}; {}", Unhunted::REMEDY));
+            for group in &unhunted {
+                note(&group.told());
             }
             Ok(if groups.is_empty() {
                 DONE

@@ -24,7 +24,7 @@ use crate::scan::{
 use crate::tree::{
     Event, FilesError, HistoryError, scan_history, scan_path, scan_since, scan_staged, scan_stream,
 };
-use matches::report_matches;
+use matches::{note_unhunted, report_matches};
 use progress::{progress, progress_text, tell};
 use sink::Sink;
 
@@ -176,6 +176,9 @@ pub(super) fn run(args: &ScanArgs, context: &Context) -> anyhow::Result<ExitCode
     sink.finish()?;
     scanned?;
     tell(&summary);
+    if args.look_up {
+        note_unhunted(context, &formats)?;
+    }
     if candidates > 0 {
         if args.staged {
             note(STAGED);

@@ -6,7 +6,7 @@ use reqwest::{Client, Url};
 
 use crate::clock::SharedClock;
 use crate::config::{self, SourceKind};
-use crate::github::{AppAuth, AppKeyError, Installation};
+use crate::github::{AppAuth, AppKeyError, GitHubError, Installation};
 use crate::source::PollError;
 
 /// Returns the installation of the GitHub App that a source authenticates as, if it does.
@@ -35,11 +35,11 @@ pub(super) fn installation(
     clock: &SharedClock,
 ) -> Result<Arc<Installation>, PollError> {
     let auth = AppAuth::new(app.id, &app.private_key).map_err(|error| {
-        PollError::App(match error {
+        PollError::Api(GitHubError::App(match error {
             AppKeyError::NotPem => "private_key is no private key in PEM form",
             AppKeyError::NotRsa => "private_key is no RSA key of 2048 to 4096 bits",
             AppKeyError::Signing => "private_key cannot sign",
-        })
+        }))
     })?;
     Ok(Arc::new(Installation::new(
         Arc::new(auth),

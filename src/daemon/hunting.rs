@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{SharedClock, ticks};
 use crate::keyformat::FormatSet;
-use crate::store::{Store, Unhunted};
+use crate::store::Store;
 
 /// Interval at which this daemon notes that it is there, and looks for others.
 const SEEN: Duration = Duration::from_mins(1);
@@ -66,7 +66,7 @@ async fn tell_unhunted(store: &Store, formats: &FormatSet, clock: &SharedClock) 
     match store.unhunted(formats, clock.now()).await {
         Ok(unhunted) => {
             for group in unhunted {
-                tracing::warn!("not hunted: {group}; {}", Unhunted::REMEDY);
+                tracing::warn!("{}", group.told());
             }
         }
         Err(error) => tracing::warn!(%error, "keys that are not hunted could not be counted"),

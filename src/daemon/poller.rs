@@ -195,6 +195,7 @@ mod tests {
     use super::*;
     use crate::clock::{ManualClock, SystemClock};
     use crate::eventually::eventually;
+    use crate::github::GitHubError;
     use crate::schedule::CronSchedule;
     use crate::source::{PollError, PollFailure, PollOutcome};
 
@@ -296,14 +297,14 @@ mod tests {
         }
 
         fn due_in(&self) -> BoxFuture<'_, Result<Option<Duration>, PollError>> {
-            async { Err(PollError::Address("the database is away")) }.boxed()
+            async { Err(PollError::Api(GitHubError::Address("the database is away"))) }.boxed()
         }
 
         fn poll_once(&self) -> BoxFuture<'_, Result<PollOutcome, PollFailure>> {
             let count = self.0.fetch_add(1, Ordering::SeqCst);
             let next_after = Duration::from_millis(1);
             let failed = PollFailure {
-                error: PollError::Server { status: 502 },
+                error: PollError::Api(GitHubError::Server { status: 502 }),
                 next_after,
             };
             let outcome = PollOutcome {

@@ -117,6 +117,15 @@ pub enum FetchError {
     /// The caller could not tell what counts as read.
     #[error("what was read before could not be looked up: {0}")]
     Undecided(String),
+    /// The pushed commit has a name by another hash function than the objects of the repository. That says nothing of
+    /// the repository: only whoever announced the commit is wrong.
+    #[error(
+        "the pushed commit has {digits} digits, and the objects of the repository have names of another length"
+    )]
+    OtherHash {
+        /// Number of hexadecimal digits of the pushed commit.
+        digits: usize,
+    },
     /// The work item names something that cannot be requested.
     #[error("the pushed range cannot be asked for: {0}")]
     BadRequest(&'static str),

@@ -201,7 +201,11 @@ impl Session<'_> {
                     .speaks_otherwise(&error, &mut self.patience)
                     .await? =>
             {
-                self.peer = self.peer.named_by(self.want.kind());
+                let kind = self.want.kind();
+                if !self.peer.has_names_of(kind) {
+                    let digits = kind.len_in_hex();
+                    return Err(FetchError::OtherHash { digits });
+                }
                 self.range_or_later().await
             }
             ended => ended,
@@ -211,7 +215,8 @@ impl Session<'_> {
     async fn range(&mut self) -> Result<Answer, FetchError> {
         let RangeRequest { before, .. } = *self.request;
         let after = self.want;
-        if before.is_null() {
+        // A name by another hash function names nothing here.
+        if before.is_null() || before.kind() != after.kind() {
             return self.without_before().await;
         }
         let mut haves = vec![before];
@@ -287,7 +292,9 @@ impl Session<'_> {
             wants.sort_unstable();
             wants.dedup();
         }
-        self.answer(protocol::fetch(&wants, haves, done)).await
+        let is_name = |have: &&ObjectId| have.kind() == want.kind();
+        let haves: Vec<ObjectId> = haves.iter().filter(is_name).copied().collect();
+        self.answer(protocol::fetch(&wants, &haves, done)).await
     }
 
     /// Sends a request for a pack, and receives the answer.

@@ -61,6 +61,11 @@ impl<'f> Peer<'f> {
         Self { dialect, ..self }
     }
 
+    /// Returns whether the objects of the repository have names of this kind, as far as is known.
+    pub(super) fn has_names_of(&self, hash: HashKind) -> bool {
+        self.dialect.hash == hash
+    }
+
     pub(super) fn version(&self) -> Version {
         self.dialect.version
     }
@@ -85,6 +90,8 @@ impl<'f> Peer<'f> {
         let dialects = &self.fetcher.dialects;
         let is_likely = match error {
             FetchError::Empty => true,
+            // Git's words where it says why it has no answer: "mismatched object format".
+            FetchError::Refused(said) if said.contains("object format") => true,
             // A server of which that is known has other reasons.
             FetchError::Protocol(_) | FetchError::Refused(_) => {
                 !dialects.speaks_version_2(self.clone_url)

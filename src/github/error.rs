@@ -55,7 +55,7 @@ impl GitHubError {
 }
 
 /// Returns the remedy for a refusal, by HTTP status.
-pub(crate) fn remedy(status: u16) -> &'static str {
+fn remedy(status: u16) -> &'static str {
     match status {
         401 => "the access token is wrong or has expired; renew it",
         403 => {

@@ -10,6 +10,5 @@ mod tokens;
 pub(crate) use api::{Answer, Api, INTERVAL, PER_PAGE};
 pub use app::{AppAuth, AppKeyError, Installation, InstallationId};
 pub use error::GitHubError;
-pub(crate) use error::remedy;
 pub use tokens::Credential;
 pub(crate) use tokens::Tokens;

@@ -13,7 +13,9 @@ mod revocation;
 mod rows;
 mod self_report;
 mod signature;
+mod token;
 pub mod webhook;
+mod wide;
 
 pub(crate) use crate::fetch::as_json as mended_json;
 pub use partner::{
@@ -25,3 +27,4 @@ pub use revocation::RevocationApi;
 pub use rows::{MAX_ROWS, ReportError, Row, UNKNOWN_TYPE, count_rows, parse_report};
 pub use self_report::{SelfReport, self_report};
 pub use signature::{ReportKey, ReportSignature, SignatureError};
+pub use token::key_within;

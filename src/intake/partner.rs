@@ -4,9 +4,9 @@
 //! holds the keys of one partner only, so that no partner's key verifies another partner's report.
 
 mod name;
+mod report;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,32 +14,19 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Serialize;
 
 pub use name::PartnerName;
+pub use report::PartnerReport;
 
-use super::place::{partner_place, understand};
 use super::public_keys::{NoKey, PublicKeys};
-use super::rows::{ReportError, Row, UNKNOWN_TYPE, count_rows, parse_report};
+use super::rows::ReportError;
 use super::signature::{ReportKey, ReportSignature, SignatureError};
-use crate::fetch::as_text;
-use crate::keyformat::Sha256Digest;
-use crate::offload;
-use crate::respond::{Known, Outcome, PlacesPerValue, Responder, Sighting, Turn, divided};
-use crate::scan::Redactor;
-use crate::store::{Reason, StoreError};
+use crate::respond::Responder;
+use crate::store::StoreError;
 
 /// Maximum size of a report, in bytes.
 pub const MAX_REPORT: usize = 25 << 20;
 
 /// Maximum length of a key identifier that is looked up, in bytes. GitHub's have 64 characters.
 const MAX_IDENTIFIER: usize = 128;
-
-/// Maximum number of places that one report adds to one key.
-const PLACES_PER_KEY: u32 = 1000;
-
-/// Maximum number of different types of one report that are sent back. Partners have one for each format.
-const MAX_TYPES: usize = 1000;
-
-/// Memory that a row takes in addition to its texts while it is read and answered, in bytes.
-const ROW_COST: usize = 256;
 
 /// Name and headers of a partner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,9 +57,20 @@ pub enum PartnerError {
         /// Time to wait before the report is sent again.
         retry_after: Duration,
     },
-    /// 400 or 413: the body as a whole is not a report.
+    /// 413: the report has too many rows.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// 400: no row of the body could be read. Keys of ours that are in it were acted upon.
+    #[error(
+        "the body is not a JSON array of rows, and no row of it could be read; its text was searched for keys: of {found} that \
+         could be some, {revoked} were revoked"
+    )]
+    NoRows {
+        /// Number of strings in the text that have the shape of a key.
+        found: usize,
+        /// Number of keys that were revoked.
+        revoked: usize,
+    },
     /// Usually 503: nothing was changed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -120,7 +118,7 @@ pub struct Answered {
     pub feedback: Vec<Feedback>,
     /// Number of rows without a usable token.
     pub malformed: usize,
-    /// Number of keys that this report revoked.
+    /// Number of keys that this report revoked, whether a row named them or not.
     pub revoked: usize,
 }
 
@@ -204,7 +202,7 @@ impl Partner {
     /// Checks the untouched bytes of a report's body.
     ///
     /// # Errors
-    /// Returns a [`PartnerError`] if the body is not genuine, or is not a report.
+    /// Returns a [`PartnerError`] if the body is not genuine, or has too many rows.
     pub async fn verify(
         &self,
         proof: ReportProof,
@@ -223,7 +221,8 @@ impl Partner {
     /// Responds to a verified report, row by row.
     ///
     /// # Errors
-    /// Returns a [`PartnerError`] if the report could not be answered. Nothing was changed in that case.
+    /// Returns [`PartnerError::NoRows`] if there is no row to answer, after keys in the text were acted upon. Returns any
+    /// other [`PartnerError`] if the report could not be answered; it can be sent again.
     pub async fn receive(&self, report: PartnerReport) -> Result<Answered, PartnerError> {
         report.answer(&self.responder, self.name()).await
     }
@@ -234,153 +233,4 @@ impl Partner {
 pub struct ReportProof {
     identifier: String,
     signature: ReportSignature,
-}
-
-/// Body of a report whose sender is verified and whose rows are not parsed yet.
-#[derive(Debug)]
-pub struct PartnerReport {
-    body: Vec<u8>,
-    rows: usize,
-}
-
-impl PartnerReport {
-    pub(super) fn of(mut body: Vec<u8>) -> Result<Self, PartnerError> {
-        // An odd character in one row must not affect the others.
-        as_text(&mut body);
-        let rows = count_rows(&body)?;
-        Ok(Self { body, rows })
-    }
-
-    /// Returns an estimate of the memory that parsing and answering the report takes at most beside its body, in bytes:
-    /// that of its texts, plus a fixed amount for each row, however short.
-    pub fn cost(&self) -> usize {
-        self.body.len() + self.rows * ROW_COST
-    }
-
-    pub(super) async fn answer(
-        self,
-        responder: &Responder,
-        partner: PartnerName,
-    ) -> Result<Answered, PartnerError> {
-        let rows = tokio::task::spawn_blocking(move || parse_report(&self.body))
-            .await
-            .map_err(|_| PartnerError::Died)??;
-        answer(responder, partner, rows).await
-    }
-}
-
-/// Takes keys out of the types of rows, which are sent back.
-async fn redact_types(redactor: &Redactor, rows: &mut [Row]) {
-    // `None` is a type without a key.
-    let mut known: HashMap<Cow<'static, str>, Option<String>> = HashMap::new();
-    let mut bytes = 0;
-    for row in rows {
-        let kind = &mut row.token_type;
-        if let Some(redacted) = known.get(kind) {
-            if let Some(redacted) = redacted {
-                *kind = redacted.clone().into();
-            }
-            continue;
-        }
-        if known.len() >= MAX_TYPES {
-            *kind = Cow::Borrowed(UNKNOWN_TYPE);
-            continue;
-        }
-        // Of many types, all but the first wait for their turns.
-        bytes += kind.len();
-        let redacted = offload::in_turn(bytes, || match redactor.redact(kind) {
-            Cow::Owned(redacted) => Some(redacted),
-            Cow::Borrowed(_) => None,
-        });
-        let redacted = redacted.await;
-        let sent = match &redacted {
-            Some(redacted) => std::mem::replace(kind, redacted.clone().into()),
-            None => kind.clone(),
-        };
-        known.insert(sent, redacted);
-    }
-}
-
-/// Responds to the rows of a report of `partner`.
-async fn answer(
-    responder: &Responder,
-    partner: PartnerName,
-    mut rows: Vec<Row>,
-) -> Result<Answered, PartnerError> {
-    redact_types(responder.redactor(), &mut rows).await;
-    let malformed = rows.iter().filter(|row| row.token.is_none()).count();
-    let bytes = rows.iter().filter_map(|row| row.token.as_ref());
-    let bytes = bytes.map(|token| token.expose().len()).sum();
-    let digests: Vec<Sha256Digest> =
-        offload::apart(bytes, || rows.iter().map(Row::token_hash).collect());
-    let known = Known::of(responder.store(), digests.iter().copied()).await?;
-    let detected_at = responder.clock().now();
-    let mut feedback = Vec::with_capacity(rows.len());
-    let (mut reported, mut sighted) = (Vec::new(), Vec::new());
-    // Keys of ours are not so many that they had to be forgotten.
-    let mut places = PlacesPerValue::new(PLACES_PER_KEY, usize::MAX);
-    for (at, (row, digest)) in rows.iter_mut().zip(&digests).enumerate() {
-        feedback.push(Feedback {
-            token_hash: digest.to_hex(),
-            token_type: std::mem::take(&mut row.token_type),
-            label: Label::FalsePositive,
-        });
-        // Nothing else is needed of an unknown token, and a report may contain a hundred thousand of
-        // them.
-        if row.token.is_none() || !known.contains(digest) {
-            *row = Row::default();
-            continue;
-        }
-        reported.push((at, *digest));
-        if places.admits(*digest) {
-            sighted.push(at);
-        }
-    }
-    let left_out = reported.len() - sighted.len();
-    if left_out > 0 {
-        tracing::warn!(
-            actor = partner.source(),
-            left_out,
-            "a report names one key in very many places"
-        );
-    }
-    let mut positive = HashSet::new();
-    let mut revoked = HashSet::new();
-    let mut turn = Turn::default();
-    for piece in divided(&sighted, &digests) {
-        let sightings = piece.iter().filter_map(|at| {
-            let row = std::mem::take(&mut rows[*at]);
-            let (url, source) = (row.url.as_deref(), row.source.as_deref());
-            Some(Sighting {
-                value: row.token?,
-                place: partner_place(partner.source(), url, source),
-                detected_at,
-            })
-        });
-        let sightings = sightings.collect();
-        let actor = partner.source();
-        let reason = Reason::Leaked;
-        let answers =
-            responder.report_known(sightings, &known, understand, reason, actor, &mut turn);
-        for (at, answer) in piece.iter().zip(answers.await?) {
-            if answer.is_secret() {
-                positive.insert(digests[*at]);
-            }
-            for outcome in answer.outcomes {
-                if let Outcome::Revoked(key) = outcome {
-                    revoked.insert(key.id);
-                }
-            }
-        }
-    }
-    for (row, digest) in reported {
-        if positive.contains(&digest) {
-            feedback[row].label = Label::TruePositive;
-        }
-    }
-    Ok(Answered {
-        feedback,
-        malformed,
-        revoked: revoked.len(),
-    })
 }

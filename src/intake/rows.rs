@@ -4,6 +4,7 @@
 //! `source`, answered by rows of `token_raw` or `token_hash`, `token_type` and `label`.
 
 mod fields;
+mod pieces;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,9 +13,11 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::place::MAX_SOURCE;
+use crate::fetch::as_json;
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::respond::URL_MAX;
 use fields::Fields;
+pub(super) use pieces::{Piece, Pieces};
 
 /// Maximum number of rows in one report. GitHub's batches are far smaller; the bound keeps a body of 25
 /// MiB from causing an answer of gigabytes.
@@ -65,6 +68,11 @@ impl Row {
             .map_or_else(|| Sha256Digest::of(b""), KeyValue::sha256)
     }
 
+    /// Returns whether the row says anything of what rows say.
+    fn is_told(&self) -> bool {
+        self.token.is_some() || self.url.is_some() || self.token_type != UNKNOWN_TYPE
+    }
+
     /// Reads one element of the array. This cannot fail: an unreadable element is a malformed row, and an
     /// unreadable field does not affect the others.
     fn read(json: &str) -> Self {
@@ -73,10 +81,7 @@ impl Row {
         // GitLab's token revocation API calls it `location`.
         let url = url.or_else(|| text(fields.location?, URL_MAX));
         Self {
-            token: fields
-                .token
-                .and_then(|token| text(token, usize::MAX))
-                .map(KeyValue::new),
+            token: fields.token.and_then(token).map(KeyValue::new),
             token_type: fields
                 .kind
                 .and_then(|kind| text(kind, usize::MAX))
@@ -90,6 +95,19 @@ impl Row {
                 .map(|source| bounded(source, MAX_SOURCE)),
         }
     }
+}
+
+/// Returns the text of a token. One with halves of surrogate pairs, which no text in UTF-8 can have, has U+FFFD in their
+/// place, as most parsers put it there, unless it has nothing else.
+fn token(json: &RawValue) -> Option<String> {
+    let whole = text(json, usize::MAX);
+    if whole.is_some() || !json.get().starts_with('"') {
+        return whole;
+    }
+    let mut mended = json.get().as_bytes().to_vec();
+    let mended: String = serde_json::from_str(as_json(&mut mended)).ok()?;
+    let is_usable = mended.contains(|c| c != char::REPLACEMENT_CHARACTER);
+    is_usable.then_some(mended)
 }
 
 /// Returns the text of a field if it is neither empty nor longer than `most` bytes.
@@ -140,35 +158,50 @@ impl<'de> Visitor<'de> for Count {
 /// # Errors
 /// Returns a [`ReportError`] if the body is not an array or has too many rows.
 pub fn parse_report(body: &[u8]) -> Result<Vec<Row>, ReportError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let rows = deserializer
-        .deserialize_seq(Rows)
-        .and_then(|rows| deserializer.end().map(|()| rows))
-        .map_err(|_| ReportError::NotAnArray)?;
-    rows.ok_or(ReportError::TooManyRows)
+    let mut rows = Vec::new();
+    read_array(body, &mut |row, _| rows.push(row))?;
+    Ok(rows)
 }
 
-/// Visitor that collects the rows. Its value is `None` if there are too many.
-struct Rows;
+/// Passes the rows of a report to `each`, with their JSON.
+///
+/// # Errors
+/// Returns a [`ReportError`] if the body is not an array or has too many rows, of which some may have been passed.
+pub(super) fn read_array(body: &[u8], each: &mut dyn FnMut(Row, &str)) -> Result<(), ReportError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let is_whole = deserializer
+        .deserialize_seq(Rows(each))
+        .and_then(|is_whole| deserializer.end().map(|()| is_whole))
+        .map_err(|_| ReportError::NotAnArray)?;
+    if is_whole {
+        Ok(())
+    } else {
+        Err(ReportError::TooManyRows)
+    }
+}
 
-impl<'de> Visitor<'de> for Rows {
-    type Value = Option<Vec<Row>>;
+/// Visitor that passes the rows on. Its value is `false` if there are too many.
+struct Rows<'e>(&'e mut dyn FnMut(Row, &str));
+
+impl<'de> Visitor<'de> for Rows<'_> {
+    type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of rows")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
-        let mut rows = Vec::new();
+        let mut rows = 0;
         while let Some(raw) = array.next_element::<&RawValue>()? {
-            if rows.len() == MAX_ROWS {
+            if rows == MAX_ROWS {
                 // The rest is still read, to tell a long report from a broken one.
                 while array.next_element::<IgnoredAny>()?.is_some() {}
-                return Ok(None);
+                return Ok(false);
             }
-            rows.push(Row::read(raw.get()));
+            rows += 1;
+            (self.0)(Row::read(raw.get()), raw.get());
         }
-        Ok(Some(rows))
+        Ok(true)
     }
 }
 
@@ -279,6 +312,23 @@ mod tests {
         );
         let broken = &long.as_bytes()[..long.len() - 1];
         assert_eq!(parse_report(broken).unwrap_err(), ReportError::NotAnArray);
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_costs_no_token() {
+        for (token, expected) in [
+            (r"K\ud83d", Some("K\u{fffd}")),
+            (r"\udc00K\n", Some("\u{fffd}K\n")),
+            (r"\ud83d\udd11", Some("\u{1f511}")),
+            (r"\ud83d\ud83d", None),
+        ] {
+            let body = format!(r#"[{{"token":"{token}"}}]"#);
+            assert_eq!(
+                tokens(body.as_bytes()),
+                [expected.map(str::to_owned)],
+                "{token}"
+            );
+        }
     }
 
     #[test]

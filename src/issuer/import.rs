@@ -87,6 +87,7 @@ impl ImportRow {
             notify_emails: Vec::new(),
             created_at: self.created_at.unwrap_or(now),
             expires_at: self.expires_at,
+            definition: None,
         }
     }
 }

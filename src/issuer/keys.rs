@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::Issuer;
-use super::request::{IssueError, IssueRequest, Once, done_before};
+use super::request::{IssueError, IssueRequest, Once, RotateRequest, done_before};
 use crate::keyformat::{KeyFormat, KeyValue};
 use crate::offload::{self, PIECE};
 use crate::respond::{by_hand, tell_revoked};
@@ -70,20 +70,15 @@ impl Issuer {
         })
     }
 
-    /// Replaces a key with a new one for the same owner. The old key expires after `overlap`, or at its own expiry
+    /// Replaces a key with a new one for the same owner. The old key expires after the overlap, or at its own expiry
     /// if that is earlier. The new key has the lifetime that the old one was given at creation, and does not
     /// end before the old one would have.
     ///
     /// # Errors
     /// Returns [`IssueError::NotFound`], [`IssueError::Invalid`], [`IssueError::Replaced`],
     /// [`IssueError::Mint`], [`IssueError::NoFormat`], or any [`StoreError`].
-    pub async fn rotate(
-        &self,
-        id: Uuid,
-        overlap: Duration,
-        actor: &str,
-    ) -> Result<Rotation, IssueError> {
-        match self.rotate_named(id, overlap, actor, None).await? {
+    pub async fn rotate(&self, request: RotateRequest<'_>) -> Result<Rotation, IssueError> {
+        match self.rotate_named(request, None).await? {
             Once::Done(rotation) => Ok(rotation),
             Once::Before(_) => Err(IssueError::Renamed),
         }
@@ -95,12 +90,11 @@ impl Issuer {
     /// Returns the errors of [`rotate`](Self::rotate), or [`IssueError::Renamed`].
     pub async fn rotate_named(
         &self,
-        id: Uuid,
-        overlap: Duration,
-        actor: &str,
+        request: RotateRequest<'_>,
         named: Option<NamedRequest>,
     ) -> Result<Once<Rotation>, IssueError> {
-        let rotated = retried(|| self.rotate_once(id, overlap, actor, named)).await?;
+        let rotated = retried(|| self.rotate_once(request, named)).await?;
+        let actor = request.actor;
         if let Once::Done(rotation) = &rotated {
             let (old, new) = (rotation.old.id, rotation.new.id);
             tracing::info!(key = %old, successor = %new, actor, "a key was rotated");
@@ -110,9 +104,7 @@ impl Issuer {
 
     async fn rotate_once(
         &self,
-        id: Uuid,
-        overlap: Duration,
-        actor: &str,
+        RotateRequest { id, overlap, actor }: RotateRequest<'_>,
         named: Option<NamedRequest>,
     ) -> Result<Once<Rotation>, IssueError> {
         let now = self.clock().now();
@@ -259,6 +251,7 @@ impl Issuer {
             notify_emails: request.notify_emails,
             created_at: self.clock().now(),
             expires_at: request.expires_at,
+            definition: format.definition(),
         }
     }
 

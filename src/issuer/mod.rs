@@ -11,7 +11,7 @@ mod tokens;
 pub use given::{end_at, is_blank, time};
 pub use import::{COLUMNS, ImportRow, RowError, RowFormat, UNNAMED_FORMAT, parse_rows};
 pub use keys::Rotation;
-pub use request::{IssueError, IssueRequest, Once, RequestName};
+pub use request::{IssueError, IssueRequest, Once, RequestName, RotateRequest};
 pub use tokens::{FirstToken, MintTokenError, Show, mint_token};
 
 use crate::clock::SharedClock;

@@ -30,6 +30,17 @@ pub struct IssueRequest {
     pub notify_emails: Vec<String>,
 }
 
+/// Parameters of a rotation.
+#[derive(Debug, Clone, Copy)]
+pub struct RotateRequest<'a> {
+    /// Identifier of the key that is replaced.
+    pub id: Uuid,
+    /// Time for which it stays valid beside its successor.
+    pub overlap: Duration,
+    /// Actor named in the revocation log.
+    pub actor: &'a str,
+}
+
 /// Error returned if a key cannot be issued, rotated or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {

@@ -57,6 +57,7 @@ pub fn mint_token(
         last_four: value.last_four().to_owned(),
         created_at: now,
         expires_at: None,
+        definition: format.definition(),
     };
     Ok((token, value))
 }

@@ -10,6 +10,7 @@ mod around;
 mod automaton;
 mod byte_set;
 mod checksum;
+mod definition;
 mod digest;
 mod explain;
 mod fields;
@@ -33,6 +34,7 @@ mod vectors;
 
 pub use alphabet::Alphabet;
 pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumEncoding, Coverage};
+pub use definition::Definition;
 pub use digest::{PepperCheck, PepperId, Peppers, Sha256Digest, StoredDigest};
 pub use explain::Step;
 pub use format::{ChecksumState, KeyFormat, Verdict, Visibility};

@@ -49,7 +49,8 @@ fn problem(
     }
 }
 
-fn could_claim_the_same(a: &KeyFormat, b: &KeyFormat) -> bool {
+/// Returns whether there is a string that has the shape of keys of both formats.
+pub(super) fn could_claim_the_same(a: &KeyFormat, b: &KeyFormat) -> bool {
     if a.max_len() < b.min_len() || b.max_len() < a.min_len() {
         return false;
     }

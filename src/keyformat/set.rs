@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use super::KeyFormat;
 use super::format::{Verdict, Visibility};
 use super::load::{self, Draft};
-use super::overlap;
+use super::overlap::{self, could_claim_the_same};
 use super::problem::{FormatsError, Problem};
 use super::shape::Shape;
 use crate::regular;
@@ -145,6 +145,12 @@ impl FormatSet {
     pub fn identify(&self, whole: &str) -> Option<&KeyFormat> {
         self.iter()
             .find(|format| matches!(format.judge(whole.as_bytes()), Verdict::Match { .. }))
+    }
+
+    /// Returns the first format that could claim a string which `other` could claim, too.
+    pub(super) fn claiming_the_same(&self, other: &KeyFormat) -> Option<&KeyFormat> {
+        self.iter()
+            .find(|format| could_claim_the_same(format, other))
     }
 
     /// Returns the version of the rule set, which changes whenever the same contents could yield other

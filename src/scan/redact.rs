@@ -79,6 +79,11 @@ impl Redactor {
         }
     }
 
+    /// Returns the engine that finds keys of every format, secret and public, in every encoding.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Returns whether `text`, which need not be UTF-8, contains a key.
     pub fn holds_key(&self, text: impl AsRef<[u8]>) -> bool {
         let text = text.as_ref();

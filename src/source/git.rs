@@ -25,6 +25,7 @@ use crate::fetch::{
     FetchError, GitFetcher, HEAD, ObjectId, References, RepositoryName, Token, host_of,
 };
 use crate::forge::{Push, Remote, no_commit};
+use crate::github::GitHubError;
 use crate::memory;
 use crate::offload::apart;
 use crate::respond::URL_MAX;
@@ -126,12 +127,15 @@ struct Moved {
 /// Returns the name of the repository at the address of a source.
 ///
 /// # Errors
-/// Returns [`PollError::Address`] if the address cannot be that of a repository.
+/// Returns [`PollError::Api`] if the address cannot be that of a repository.
 pub fn repository_at(url: &Url) -> Result<RepositoryName, PollError> {
     if url.as_str().len() > URL_MAX {
-        return Err(PollError::Address("it is longer than 2 KiB"));
+        return Err(PollError::Api(GitHubError::Address(
+            "it is longer than 2 KiB",
+        )));
     }
-    RepositoryName::of_url(url).map_err(|_| PollError::Address("its path is no repository's"))
+    RepositoryName::of_url(url)
+        .map_err(|_| PollError::Api(GitHubError::Address("its path is no repository's")))
 }
 
 impl GitRemote {
@@ -357,10 +361,10 @@ fn failure(error: FetchError) -> PollError {
         FetchError::RateLimited {
             status,
             retry_after,
-        } => PollError::RateLimited {
+        } => PollError::Api(GitHubError::RateLimited {
             status,
             retry_after,
-        },
+        }),
         error => PollError::Remote(error),
     }
 }

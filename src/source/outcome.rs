@@ -6,7 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::fetch::FetchError;
-use crate::github::{GitHubError, remedy};
+use crate::github::GitHubError;
 use crate::store::StoreError;
 
 /// Outcome of a successful poll.
@@ -87,26 +87,9 @@ pub enum PollError {
     /// The references of a repository could not be listed.
     #[error("cannot list the branches and tags: {0}")]
     Remote(FetchError),
-    /// The server refused the request: 401, 403, 404, or another 4xx status.
-    #[error("the server answers HTTP {status}: {}", remedy(*.status))]
-    Refused {
-        /// HTTP status.
-        status: u16,
-    },
-    /// The server throttled the request.
-    #[error("the server asks to slow down (HTTP {status})")]
-    RateLimited {
-        /// HTTP status.
-        status: u16,
-        /// Delay the server asked for, if any.
-        retry_after: Option<Duration>,
-    },
-    /// The server failed: a 5xx status, or another unexpected one.
-    #[error("the server answers HTTP {status}")]
-    Server {
-        /// HTTP status.
-        status: u16,
-    },
+    /// The server refused, throttled or failed the request, or the source's URL or GitHub App cannot be used.
+    #[error(transparent)]
+    Api(GitHubError),
     /// The response is not a list of events, or was cut off.
     #[error("the server sent no list of events ({0}): check the source's api_url")]
     NotAList(&'static str),
@@ -121,12 +104,6 @@ pub enum PollError {
         /// `true` if the server could not be reached, or failed, for one of them.
         is_outage: bool,
     },
-    /// The source's URL or token cannot be used.
-    #[error("the source's URL cannot be used: {0}")]
-    Address(&'static str),
-    /// The source's GitHub App cannot be used.
-    #[error("the source's GitHub App cannot be used: {0}")]
-    App(&'static str),
     /// The configuration keeps the source from being polled.
     #[error("{0}")]
     Unusable(String),
@@ -149,7 +126,7 @@ impl PollError {
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::Connection(error) | Self::Remote(error) => error.is_outage(),
-            Self::Server { status } => *status >= 500,
+            Self::Api(error) => error.is_outage(),
             Self::Hour { error, .. } => error.is_outage(),
             Self::Redelivery { is_outage, .. } => *is_outage,
             // A page that tells of maintenance, or one that was cut off.
@@ -162,7 +139,7 @@ impl PollError {
     pub(super) fn is_for_the_operator(&self) -> bool {
         matches!(
             self,
-            Self::Refused { .. }
+            Self::Api(GitHubError::Refused { .. })
                 | Self::Unusable(_)
                 | Self::Redelivery {
                     is_outage: false,
@@ -181,8 +158,7 @@ impl PollError {
     pub(super) fn asks_for_peace(&self) -> bool {
         matches!(
             self,
-            Self::RateLimited { .. }
-                | Self::Refused { .. }
+            Self::Api(GitHubError::RateLimited { .. } | GitHubError::Refused { .. })
                 | Self::Redelivery { .. }
                 | Self::Remote(FetchError::Unauthorized { .. })
                 | Self::Hour {
@@ -196,19 +172,10 @@ impl PollError {
 impl From<GitHubError> for PollError {
     fn from(error: GitHubError) -> Self {
         match error {
+            // In the words of polls.
             GitHubError::Connection(error) => Self::Connection(error),
-            GitHubError::Refused { status } => Self::Refused { status },
-            GitHubError::RateLimited {
-                status,
-                retry_after,
-            } => Self::RateLimited {
-                status,
-                retry_after,
-            },
-            GitHubError::Server { status } => Self::Server { status },
             GitHubError::TooLong => Self::TooMuch("more than 8 MiB"),
-            GitHubError::Address(why) => Self::Address(why),
-            GitHubError::App(why) => Self::App(why),
+            error => Self::Api(error),
         }
     }
 }

@@ -107,7 +107,7 @@ impl Redelivery {
     /// Creates a source that is ready to be polled.
     ///
     /// # Errors
-    /// Returns [`PollError::Address`] if `api_url` cannot be a base.
+    /// Returns [`PollError::Api`] if `api_url` cannot be a base.
     pub fn new(options: RedeliveryOptions, parts: SourceParts) -> Result<Self, PollError> {
         let RedeliveryOptions {
             name,

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::{PollError, PollFailure, PollOutcome, SourceParts};
 use crate::backoff::Backoff;
 use crate::forge::{Gathered, Gatherer, MessagePlace, ToldItem, actor_of, redact_message};
+use crate::github::GitHubError;
 use crate::respond::{Candidates, CleanSightings, LITTLE, Report, Reported};
 use crate::store::{Reason, SourceState, StoreError, retried};
 
@@ -351,11 +352,13 @@ pub(super) fn after(now: Timestamp, wait: Duration) -> Option<Timestamp> {
 /// before it.
 fn wait_after(error: &PollError, failures: u32) -> Duration {
     match error {
-        PollError::RateLimited {
+        PollError::Api(GitHubError::RateLimited {
             retry_after: Some(told),
             ..
-        } => BACKOFF.after(failures).max(*told),
-        PollError::RateLimited { .. } | PollError::Refused { .. } => SLOWER.after(failures),
+        }) => BACKOFF.after(failures).max(*told),
+        PollError::Api(GitHubError::RateLimited { .. } | GitHubError::Refused { .. }) => {
+            SLOWER.after(failures)
+        }
         _ => BACKOFF.after(failures),
     }
 }
@@ -407,9 +410,11 @@ mod tests {
         };
         let trouble = PollError::TooMuch("more than 8 MiB");
         assert_eq!(waits(&trouble), [15, 30, 60, 120, 240, 480, 900, 900]);
-        let limited = |seconds: Option<u64>| PollError::RateLimited {
-            status: 403,
-            retry_after: seconds.map(Duration::from_secs),
+        let limited = |seconds: Option<u64>| {
+            PollError::Api(GitHubError::RateLimited {
+                status: 403,
+                retry_after: seconds.map(Duration::from_secs),
+            })
         };
         let untold = [60, 120, 240, 480, 900, 900, 900, 900];
         assert_eq!(waits(&limited(None)), untold);

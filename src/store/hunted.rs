@@ -1,6 +1,7 @@
-//! Compares what is hunted with what was issued: valid keys whose prefix no loaded format has, and processes on the same
-//! database that hunt by other rules.
+//! Compares what is hunted with what was issued: valid keys of which no loaded format has the prefix, or claims what it was
+//! minted by, and processes on the same database that hunt by other rules.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::db::order::Locks;
 use super::db::retry::retried;
 use super::db::sql::{Row, args, statements};
 use super::{Read as _, Store, StoreError, Urgency};
-use crate::keyformat::FormatSet;
+use crate::keyformat::{Definition, FormatSet};
 
 /// Maximum number of groups of keys that are compared with the formats.
 const GROUPS_MAX: u32 = 1_000;
@@ -22,12 +23,12 @@ const OTHERS_MAX: u32 = 20;
 const GONE: Duration = Duration::from_mins(3);
 
 statements! {
-    KEYS = "SELECT format, prefix, COUNT(*) AS number FROM keys
+    KEYS = "SELECT format, prefix, definition, COUNT(*) AS number FROM keys
         WHERE is_public = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)
-        GROUP BY format, prefix ORDER BY COUNT(*) DESC, format, prefix LIMIT $3";
-    TOKENS = "SELECT '' AS format, prefix, COUNT(*) AS number FROM tokens
+        GROUP BY format, prefix, definition ORDER BY COUNT(*) DESC, format, prefix, definition LIMIT $3";
+    TOKENS = "SELECT '' AS format, prefix, definition, COUNT(*) AS number FROM tokens
         WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)
-        GROUP BY prefix ORDER BY COUNT(*) DESC, prefix LIMIT $2";
+        GROUP BY prefix, definition ORDER BY COUNT(*) DESC, prefix, definition LIMIT $2";
     SEEN = "INSERT INTO hunters (process, ruleset, seen_at) VALUES ($1, $2, {now})
         ON CONFLICT (process) DO UPDATE SET ruleset = excluded.ruleset, seen_at = excluded.seen_at";
     LEAVE = "DELETE FROM hunters WHERE process = $1 OR seen_at < {now} - $2";
@@ -44,12 +45,43 @@ pub struct Unhunted {
     pub prefix: String,
     /// Number of them.
     pub number: u64,
+    /// Former definition of the format, if it is known.
+    pub former: Option<Former>,
+}
+
+/// Definition by which keys were minted, and which is in force no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// The definition.
+    pub definition: Definition,
+    /// Pattern file of one line that has the keys hunted again. If there can be none beside the loaded formats, the
+    /// identifier of the one that could claim the same string.
+    pub retired: Result<String, String>,
 }
 
 impl Unhunted {
-    /// Remedy, for messages.
-    pub const REMEDY: &str = "a leak of them is found by no scan and no source, only by whoever reports it: add a format with that prefix \
-         and `retired = true` to the pattern files (docs/key-formats.md), or rotate them";
+    /// Returns a message that names the keys and the remedy.
+    pub fn told(&self) -> String {
+        format!("not hunted: {self}; {}", self.remedy())
+    }
+
+    /// Returns the remedy, for messages.
+    pub fn remedy(&self) -> String {
+        let found_by =
+            "a leak of them is found by no scan and no source, only by whoever reports it";
+        match self.former.as_ref().map(|former| &former.retired) {
+            None => format!(
+                "{found_by}: add a format with that prefix and `retired = true` to the pattern files (docs/key-formats.md), or rotate them"
+            ),
+            Some(Ok(line)) => {
+                format!("{found_by}: add a pattern file with this line, or rotate them: {line}")
+            }
+            Some(Err(other)) => format!(
+                "{found_by}: its former definition cannot stand beside `{other}`, which could claim the same string: put it back, and mint \
+                 new keys in a format with another prefix, or rotate them"
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Unhunted {
@@ -58,22 +90,33 @@ impl fmt::Display for Unhunted {
             format,
             prefix,
             number,
+            former,
         } = self;
         let plural = if *number == 1 { "" } else { "s" };
         match format {
             Some(format) => write!(f, "{number} valid key{plural} of the format `{format}`")?,
             None => write!(f, "{number} valid access token{plural}")?,
         }
-        if prefix.is_empty() {
-            return Ok(());
+        if !prefix.is_empty() {
+            write!(f, " with the prefix `{prefix}`")?;
         }
-        write!(f, " with the prefix `{prefix}`")
+        match former {
+            Some(former) => write!(
+                f,
+                ", minted by a former definition ({})",
+                former.definition.toml()
+            ),
+            None => Ok(()),
+        }
     }
 }
 
 struct Group {
     format: String,
     prefix: String,
+    /// Identity of the definition by which they were minted. Those of before the 18th schema, and imported ones, do not
+    /// say it.
+    definition: Option<String>,
     number: u64,
 }
 
@@ -81,13 +124,15 @@ fn group(row: &Row<'_>) -> Result<Group, StoreError> {
     Ok(Group {
         format: row.get("format")?,
         prefix: row.get("prefix")?,
+        definition: row.get("definition")?,
         number: row.count("number")?,
     })
 }
 
 impl Store {
-    /// Returns the valid secret keys and access tokens that a scan for `formats` does not find, most numerous first. Of a
-    /// key that was imported without its format nothing is known, and nothing said. All keys are counted, which takes a
+    /// Returns the valid secret keys and access tokens that a scan for `formats` does not find, most numerous first: those
+    /// that were minted by a definition of which not all keys are found and, where that is not known, those with another
+    /// prefix. Of a key that was imported without its format nothing is known, and nothing said. All keys are counted, which takes a
     /// while with millions.
     ///
     /// # Errors
@@ -104,11 +149,31 @@ impl Store {
         let tokens = read.fetch(TOKENS, args![now, GROUPS_MAX], group).await?;
         let tokens = tokens.into_iter().map(|group| (group, true));
         let groups = keys.into_iter().map(|group| (group, false)).chain(tokens);
-        let unhunted = groups.filter(|(group, _)| !is_hunted(group, formats));
-        let unhunted = unhunted.map(|(group, is_token)| Unhunted {
-            format: (!is_token).then_some(group.format),
-            prefix: group.prefix,
-            number: group.number,
+        let mut definitions = self.definitions().await?;
+        definitions.retain(|_, definition| !definition.is_hunted_by(formats));
+        // One for each definition, whatever the keys' formats are named: a second one would claim the same strings.
+        let mut formers: HashMap<String, Former> = HashMap::new();
+        let unhunted = groups.filter_map(|(group, is_token)| {
+            let id = group.definition.as_ref();
+            let former = id.and_then(|id| Some((id, definitions.get(id)?)));
+            if former.is_none() && is_hunted(&group, formats) {
+                return None;
+            }
+            let named = if is_token { "token" } else { &group.format };
+            let former = former.map(|(id, definition)| {
+                let of = |definition: &Definition| Former {
+                    definition: definition.clone(),
+                    retired: definition.retired(named, formats),
+                };
+                let entry = formers.entry(id.clone());
+                entry.or_insert_with(|| of(definition)).clone()
+            });
+            Some(Unhunted {
+                format: (!is_token).then_some(group.format),
+                prefix: group.prefix,
+                number: group.number,
+                former,
+            })
         });
         Ok(unhunted.collect())
     }

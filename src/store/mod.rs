@@ -7,6 +7,7 @@
 
 mod backup;
 mod db;
+mod definitions;
 mod hunted;
 mod identity;
 mod incidents;
@@ -39,7 +40,7 @@ pub use db::gate::Urgency;
 pub use db::page::{Page, PageRequest};
 pub use db::retry::{MaybeConflict, retried};
 pub use db::tx::Tx;
-pub use hunted::{UNNAMED_FORMAT, Unhunted};
+pub use hunted::{Former, UNNAMED_FORMAT, Unhunted};
 pub(crate) use incidents::occurrences::NewSighting;
 pub use incidents::occurrences::Occurrence;
 pub use incidents::{Incident, IncidentFilter, IncidentStatus};

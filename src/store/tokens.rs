@@ -11,7 +11,7 @@ use super::db::page::{Conditions, Page, PageRequest, position};
 use super::db::retry::retried;
 use super::db::sql::{Arg, LIST_MAX, Row, args, one, pad, statements};
 use super::{Read, Store, StoreError, Tx};
-use crate::keyformat::{Sha256Digest, StoredDigest};
+use crate::keyformat::{Definition, Sha256Digest, StoredDigest};
 
 /// Project whose access tokens may read what is shared by all projects: the revocation log is one chain over all of
 /// them, and half a chain proves nothing.
@@ -86,6 +86,8 @@ pub struct NewToken {
     pub created_at: Timestamp,
     /// Time of expiry. `None` if the token never expires.
     pub expires_at: Option<Timestamp>,
+    /// Definition of the format in which the token was minted. `None` if that is not known.
+    pub definition: Option<Definition>,
 }
 
 macro_rules! token_columns {
@@ -96,8 +98,8 @@ macro_rules! token_columns {
 
 statements! {
     INSERT = "INSERT INTO tokens (id, project, digest, role, description, prefix, last_four,
-            created_at, expires_at, pepper)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (digest) DO NOTHING";
+            created_at, expires_at, pepper, definition)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (digest) DO NOTHING";
     BY_DIGESTS = concat!("SELECT digest, pepper, ", token_columns!(), " FROM tokens WHERE digest IN ({list:1})");
     REWRITE = "UPDATE tokens SET digest = $1, pepper = $4 WHERE id = $2 AND digest = $3";
     BY_ID = concat!("SELECT ", token_columns!(), " FROM tokens WHERE id = $1");
@@ -238,6 +240,7 @@ impl Tx {
     /// Returns [`StoreError::Exists`] if the same value is stored already, or any [`StoreError`] of a change.
     pub async fn insert_token(&mut self, new: NewToken) -> Result<Token, StoreError> {
         self.ensure_project(&new.project).await?;
+        self.keep_definitions(new.definition.iter()).await?;
         self.register_pepper().await?;
         self.locks(Locks::Tokens);
         let digest = self.store.0.peppers.stored(&new.digest);
@@ -251,7 +254,8 @@ impl Tx {
             &new.last_four,
             new.created_at,
             new.expires_at,
-            self.store.0.peppers.current()
+            self.store.0.peppers.current(),
+            new.definition.as_ref().map(Definition::id),
         ];
         if self.execute(INSERT, args).await? == 0 {
             return Err(StoreError::Exists("an access token with this value"));

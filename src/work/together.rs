@@ -13,7 +13,7 @@ use super::Shared;
 use super::ends::{End, Tried};
 use super::shares::is_urgent;
 use super::task::{Reading, bounds};
-use crate::fetch::{FetchError, RangeRequest};
+use crate::fetch::{FetchError, ObjectId, RangeRequest};
 use crate::forge::{NO_COMMIT, object_id};
 use crate::store::{Beside, WorkItem};
 
@@ -200,8 +200,14 @@ impl Shared {
         let others = beside
             .iter()
             .filter_map(|other| object_id(&other.after).ok());
+        let others: Vec<_> = others.collect();
+        // Of a name by another hash function it is told by itself that it names nothing.
+        let is_other = |id: &ObjectId| id.kind() != reading.request.after.kind();
+        if others.iter().any(is_other) {
+            return Ok(TriedTogether::TooMuch);
+        }
         let request = RangeRequest {
-            others: others.collect(),
+            others,
             ..reading.request.clone()
         };
         let limits = bounds(item, self.parts.fetcher.limits());

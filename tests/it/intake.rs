@@ -6,3 +6,4 @@ mod partners;
 mod public_keys;
 mod revocation;
 pub(crate) mod signer;
+mod unreadable;

@@ -13,7 +13,7 @@ use rescind::store::{
 use uuid::Uuid;
 
 use crate::support::databases::{Kind, on_both_databases};
-use crate::support::responder::{issuer, request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, rotate_request, sighting};
 
 on_both_databases! {
     async fn a_leaked_key_is_revoked_once(database) {
@@ -214,7 +214,7 @@ on_both_databases! {
         crate::store::import(&store, &keys).await;
         clock.advance(SignedDuration::from_secs(10));
         for key in keys {
-            let rotation = issuer(&responder).rotate(key.id, Duration::ZERO, "cli").await.unwrap();
+            let rotation = issuer(&responder).rotate(rotate_request(key.id, Duration::ZERO)).await.unwrap();
             assert_eq!(rotation.new.expires_at, key.expires_at);
             assert_eq!(rotation.new.why_invalid(responder.clock().now()), None);
         }
@@ -229,7 +229,7 @@ on_both_databases! {
         let (key, value) = issuer(&responder).issue(wanted).await.unwrap();
         clock.advance(SignedDuration::from_hours(24));
         let hour = Duration::from_hours(1);
-        let rotation = issuer(&responder).rotate(key.id, hour, "cli").await.unwrap();
+        let rotation = issuer(&responder).rotate(rotate_request(key.id, hour)).await.unwrap();
         let now = responder.clock().now();
         assert_eq!(rotation.old.expires_at, Some(now + SignedDuration::from_hours(1)));
         assert_eq!(rotation.old.replaced_by, Some(rotation.new.id));
@@ -238,19 +238,19 @@ on_both_databases! {
         assert_eq!(rotation.new.expires_at, Some(now + SignedDuration::from_hours(30 * 24)));
         assert_eq!((&rotation.new.owner, &rotation.new.description), (&key.owner, &key.description));
         assert_eq!(store.log_entry(1).await.unwrap().unwrap().action, Action::Rotated);
-        let error = issuer(&responder).rotate(key.id, hour, "cli").await.unwrap_err();
+        let error = issuer(&responder).rotate(rotate_request(key.id, hour)).await.unwrap_err();
         assert!(matches!(error, IssueError::Replaced(new) if new == rotation.new.id), "{error}");
         let answers = responder.report(vec![sighting(&responder, &value, 1)], Reason::Leaked, "test").await.unwrap();
         assert!(matches!(&*answers[0].outcomes, [Outcome::Revoked(old)] if old.id == key.id));
         assert_eq!(store.key(rotation.new.id).await.unwrap(), Some(rotation.new.clone()));
         // No longer than its own life, and only a valid key at all.
         let long = Duration::from_secs(1 << 40);
-        let second = issuer(&responder).rotate(rotation.new.id, long, "cli").await.unwrap();
+        let second = issuer(&responder).rotate(rotate_request(rotation.new.id, long)).await.unwrap();
         assert_eq!(second.old.expires_at, rotation.new.expires_at);
         responder.revoke(second.new.id, "cli").await.unwrap();
-        let error = issuer(&responder).rotate(second.new.id, hour, "cli").await.unwrap_err();
+        let error = issuer(&responder).rotate(rotate_request(second.new.id, hour)).await.unwrap_err();
         assert!(matches!(error, IssueError::Invalid(WhyInvalid::ManuallyRevoked)), "{error}");
-        let error = issuer(&responder).rotate(Uuid::nil(), hour, "cli").await.unwrap_err();
+        let error = issuer(&responder).rotate(rotate_request(Uuid::nil(), hour)).await.unwrap_err();
         assert!(matches!(error, IssueError::NotFound), "{error}");
         store.verify_log().await.unwrap().unwrap();
     }

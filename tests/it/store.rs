@@ -53,6 +53,7 @@ pub(crate) fn new_key(n: u64) -> NewKey {
         notify_emails: Vec::new(),
         created_at: at(n.try_into().unwrap()),
         expires_at: None,
+        definition: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Check, in_time};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
-use crate::store::{Store, Unhunted};
+use crate::store::Store;
 
 const NAME: &str = "hunted keys";
 const MEND: &str = "see the check of the database";
@@ -30,9 +30,11 @@ pub(super) async fn examine(config: &Config, store: &Store) -> Vec<Check> {
         }
     };
     let groups = unhunted.into_iter();
-    let groups = groups.map(|group| format!("not hunted: {group}"));
     let mut checks: Vec<Check> = groups
-        .map(|message| Check::warning(NAME, message, Unhunted::REMEDY))
+        .map(|group| {
+            let message = format!("not hunted: {group}");
+            Check::warning(NAME, message, group.remedy())
+        })
         .collect();
     if !others.is_empty() {
         let message = format!(
@@ -44,7 +46,7 @@ pub(super) async fn examine(config: &Config, store: &Store) -> Vec<Check> {
         checks.push(Check::warning(NAME, message, mend));
     }
     if checks.is_empty() {
-        let message = "every valid key has a prefix that is hunted";
+        let message = "every valid key of a known format is hunted";
         checks.push(Check::ok(NAME, message));
     }
     checks

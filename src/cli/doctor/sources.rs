@@ -16,6 +16,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Source, SourceKind, without_slash};
 use crate::daemon::{app_installation, token_of_source};
 use crate::fetch::{FetchError, FetchLimits, GitFetcher, Token, wait_of};
+use crate::github::GitHubError;
 use crate::source::{PollError, Scope, TOO_MANY_REFERENCES, repository_at};
 
 /// Queries the server of a source; an API of events once per token.
@@ -166,7 +167,9 @@ async fn repository(name: String, url: &Url, token: Option<&Token>, http: &Clien
             let mend = "check the source's url; of a private repository, its token";
             Check::failed(name, message, mend)
         }
-        PollError::Address(_) => Check::misconfigured(name, message, "correct the source's url"),
+        PollError::Api(GitHubError::Address(_)) => {
+            Check::misconfigured(name, message, "correct the source's url")
+        }
         PollError::TooMuch(_) => {
             let mend = "remove branches and tags, or watch the repository by a webhook";
             Check::failed(name, message, mend)

@@ -12,6 +12,7 @@ use super::view::{self, redacted, status};
 use crate::cli::actor::actor;
 use crate::cli::context::{Empty, Instance};
 use crate::cli::{Context, DONE, UsageError, output, text, time as when};
+use crate::issuer::RotateRequest;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -101,7 +102,12 @@ pub(super) async fn rotate(args: RotateArgs, context: &Context) -> anyhow::Resul
         return Err(UsageError(message).into());
     }
     let overlap = Duration::try_from(args.overlap).unwrap_or_default();
-    let rotated = instance.issuer().rotate(key.id, overlap, &actor()).await?;
+    let rotation = RotateRequest {
+        id: key.id,
+        overlap,
+        actor: &actor(),
+    };
+    let rotated = instance.issuer().rotate(rotation).await?;
     let (old, new) = (&rotated.old, &rotated.new);
     output::note(&format!(
         "key {} ends at {}",

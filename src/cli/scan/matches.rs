@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use crate::cli::Context;
 use crate::cli::context::{Empty, Instance, block_on};
 use crate::cli::keys::status;
+use crate::cli::output::note;
 use crate::clock::{Clock as _, SystemClock};
-use crate::keyformat::Sha256Digest;
+use crate::keyformat::{FormatSet, Sha256Digest};
 use crate::scan::{Finding, KnownKey, Match, Report};
 use crate::store::Key;
 
@@ -34,6 +35,22 @@ pub(super) fn report_matches<W: Write>(
         let key = valid.or(keys.first());
         let key = key.map_or(Match::Unknown, |key| Match::Known(known_key(key, now)));
         report.add(finding, &key)?;
+    }
+    Ok(())
+}
+
+/// Notes the valid keys of the store that the scan did not look for: that nothing was found says nothing about them.
+///
+/// # Errors
+/// Returns an error if the store cannot be opened or read.
+pub(super) fn note_unhunted(context: &Context, formats: &FormatSet) -> anyhow::Result<()> {
+    let unhunted = block_on(async {
+        let instance = Instance::open(context, Empty::Refuse).await?;
+        let now = SystemClock.now();
+        Ok(instance.store.unhunted(formats, now).await?)
+    })?;
+    for group in unhunted {
+        note(&group.told());
     }
     Ok(())
 }

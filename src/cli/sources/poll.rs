@@ -19,6 +19,7 @@ use crate::cli::{Context, DONE};
 use crate::config::Needs;
 use crate::daemon::{Standalone, configured_sources};
 use crate::forge::{is_polled, redact_message};
+use crate::github::GitHubError;
 use crate::scan::visible;
 use crate::source::{PollError, PollOutcome};
 use crate::store::{Action, LogHead, Reason, SourceState, Store, WorkCounts};
@@ -144,9 +145,11 @@ fn limited_until(state: &SourceState, now: Timestamp) -> Option<Timestamp> {
     let used_up = state.rate_remaining == Some(0);
     let resets_at = state.rate_resets_at.filter(|_| used_up);
     let was_refused = |error: &String| {
-        let mut refusals = [403, 429].into_iter().map(|status| PollError::RateLimited {
-            status,
-            retry_after: None,
+        let mut refusals = [403, 429].into_iter().map(|status| {
+            PollError::Api(GitHubError::RateLimited {
+                status,
+                retry_after: None,
+            })
         });
         refusals.any(|refusal| refusal.to_string() == *error)
     };
@@ -339,10 +342,10 @@ mod tests {
         assert!(heed(&state(Some(10), None), false, now).is_ok());
         assert!(heed(&state(Some(10), Some("HTTP 500")), false, now).is_ok());
         assert!(heed(&state(Some(0), None), false, later).is_ok());
-        let asked = PollError::RateLimited {
+        let asked = PollError::Api(GitHubError::RateLimited {
             status: 429,
             retry_after: None,
-        };
+        });
         for limited in [
             state(Some(0), None),
             state(Some(10), Some(&asked.to_string())),

@@ -15,7 +15,7 @@ use crate::config::Needs;
 use crate::daemon::configured_sources;
 use crate::server::api::sources::SourceView;
 use crate::source::{SourceStatus, statuses_of};
-use crate::store::{StoreError, Unhunted};
+use crate::store::StoreError;
 
 #[derive(Debug, Args)]
 #[command(after_help = "States:
@@ -106,7 +106,7 @@ async fn note_unhunted(records: &Records, context: &Context) -> anyhow::Result<(
         return Ok(());
     };
     for group in records.store.unhunted(&formats, records.now()).await? {
-        output::note(&format!("not hunted: {group}; {}", Unhunted::REMEDY));
+        output::note(&group.told());
     }
     Ok(())
 }

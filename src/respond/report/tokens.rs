@@ -99,6 +99,7 @@ mod tests {
                 last_four: "oken".to_owned(),
                 created_at: first,
                 expires_at: None,
+                definition: None,
             })
             .await
             .unwrap();

@@ -27,8 +27,8 @@ const FINGERPRINT: &str = "rescindCandidate/v1";
 /// The one name of a fingerprint that GitHub looks at. It is not of a line here, so that it stays when lines move.
 const FINGERPRINT_OF_GITHUB: &str = "primaryLocationLineHash";
 
-/// Address of the tool's description.
-const INFORMATION: &str = env!("CARGO_PKG_REPOSITORY");
+/// Address of the tool's description: where a package of this name has its page.
+const INFORMATION: &str = concat!("https://crates.io/crates/", env!("CARGO_PKG_NAME"));
 
 /// Bytes that paths in a URI are written without: all but RFC 3986's unreserved characters and slashes.
 const NOT_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC

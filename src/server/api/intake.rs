@@ -263,7 +263,9 @@ impl From<PartnerError> for ApiError {
             PartnerError::KeysUnavailable { retry_after } => {
                 Self::unavailable(message, retry_after).of_many()
             }
-            PartnerError::Report(ReportError::NotAnArray) => Self::schema_without_field(message),
+            PartnerError::NoRows { .. } | PartnerError::Report(ReportError::NotAnArray) => {
+                Self::schema_without_field(message)
+            }
             PartnerError::Report(ReportError::TooManyRows) => {
                 Self::new(ErrorCode::PayloadTooLarge, message)
             }
@@ -351,7 +353,7 @@ pub async fn self_report(
     let report = finisher.finish(async move {
         let _place = place;
         // Anybody can make up keys that are not ours: all that they cost is a part of a lookup.
-        let known = Known::of_one(state.lookup(), value.sha256()).await?;
+        let (value, known) = presented(&state, value).await?;
         if !known.contains(&value.sha256()) {
             if state.formats().identify(value.expose()).is_some() {
                 let limit = &state.0.rooms.self_reports;
@@ -368,6 +370,24 @@ pub async fn self_report(
         SelfReport::Unknown => Err(ApiError::api_key_not_found()),
         SelfReport::Public => Err(ApiError::public_api_key_cannot_be_revoked()),
         SelfReport::Expired => Err(ApiError::api_key_expired()),
+    }
+}
+
+/// Looks a presented key up: as it was sent and, if that is nobody's, without what surrounds it, such as a line break.
+///
+/// # Errors
+/// Returns 503 if the database is down.
+async fn presented(state: &AppState, value: KeyValue) -> ApiResult<(KeyValue, Known)> {
+    let known = Known::of_one(state.lookup(), value.sha256()).await?;
+    if known.contains(&value.sha256()) {
+        return Ok((value, known));
+    }
+    match intake::key_within(state.responder().redactor().engine(), value.expose()) {
+        Some(key) => {
+            let known = Known::of_one(state.lookup(), key.sha256()).await?;
+            Ok((key, known))
+        }
+        None => Ok((value, known)),
     }
 }
 

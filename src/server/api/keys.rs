@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::path_id;
 use super::views::{KeyView, LastFour, List};
-use crate::issuer::Once;
+use crate::issuer::{Once, RotateRequest};
 use crate::server::AppState;
 use crate::server::access::{Caller, Permission};
 use crate::server::error::{ApiError, ApiResult, ErrorCode, Refuses};
@@ -176,9 +176,12 @@ async fn rotate<K: Kind>(
     let key = own_key::<K>(state, &caller, id).await?;
     let actor = caller.actor();
     let named = name.map(|name| name.of_rotation(key.id, overlap_seconds));
-    let rotated = state
-        .issuer()
-        .rotate_named(key.id, overlap_seconds, &actor, named);
+    let rotation = RotateRequest {
+        id: key.id,
+        overlap: overlap_seconds,
+        actor: &actor,
+    };
+    let rotated = state.issuer().rotate_named(rotation, named);
     Ok(match rotated.await? {
         Once::Done(rotation) => Json(KeyView::first(rotation.new, rotation.value)).into_response(),
         Once::Before(key) => replayed(Json(KeyView::again(*key))),

@@ -9,6 +9,7 @@ use super::cursor::{Reader, Runs, Track};
 use super::hour::Period;
 use super::stream::{HourEnd, Sitting, Verdict};
 use crate::backoff::Backoff;
+use crate::github::GitHubError;
 use crate::source::PollError;
 
 /// Maximum number of attempts per hour within one call.
@@ -119,7 +120,9 @@ impl GhArchive {
             let wait = Backoff::new(self.retry_wait, Duration::MAX).after(tries);
             tries += 1;
             let wait = match &error {
-                PollError::RateLimited { retry_after, .. } => retry_after.unwrap_or(wait),
+                PollError::Api(GitHubError::RateLimited { retry_after, .. }) => {
+                    retry_after.unwrap_or(wait)
+                }
                 _ => wait,
             };
             if tries >= TRIES && error.concerns_an_hour() {

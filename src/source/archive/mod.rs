@@ -24,6 +24,7 @@ use self::stream::{HourEnd, Sitting, Verdict};
 use super::kept::Kept;
 use super::state::{Frame, note_success};
 use super::{PollError, PollFailure, PollOutcome, Source, SourceParts};
+use crate::github::GitHubError;
 
 pub use backfill::{BackfillOutcome, Progress};
 pub use hour::{Period, PeriodError};
@@ -88,10 +89,12 @@ impl GhArchive {
     /// Creates a source that is ready to be polled.
     ///
     /// # Errors
-    /// Returns [`PollError::Address`] if `base_url` cannot be a base.
+    /// Returns [`PollError::Api`] if `base_url` cannot be a base.
     pub fn new(options: GhArchiveOptions, parts: SourceParts) -> Result<Self, PollError> {
         if options.base_url.cannot_be_a_base() {
-            return Err(PollError::Address("it cannot carry a path"));
+            return Err(PollError::Api(GitHubError::Address(
+                "it cannot carry a path",
+            )));
         }
         Ok(Self {
             frame: Frame::new(options.name, "gharchive", parts),
@@ -230,7 +233,7 @@ impl PollError {
             Self::Hour {
                 error: Refused { .. },
                 ..
-            } | Self::Address(_)
+            } | Self::Api(GitHubError::Address(_))
         )
     }
 }

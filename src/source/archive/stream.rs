@@ -13,6 +13,7 @@ use super::cursor::{Cursor, Reader, Track};
 use super::hour::Hour;
 use crate::fetch::{FetchError, Pace, PaceLimits, has_contents, send, wait_of};
 use crate::forge::{Gathered, MessagePlace};
+use crate::github::GitHubError;
 use crate::respond::{Candidates, LITTLE};
 use crate::source::kept::Kept;
 use crate::source::{HourError, PollError};
@@ -322,7 +323,7 @@ impl GhArchive {
     async fn ask(&self, hour: Hour) -> Result<Option<Response>, PollError> {
         let mut url = self.base_url.clone();
         url.path_segments_mut()
-            .map_err(|()| PollError::Address("it cannot carry a path"))?
+            .map_err(|()| PollError::Api(GitHubError::Address("it cannot carry a path")))?
             .pop_if_empty()
             .push(&format!("{hour}.json.gz"));
         // The file is compressed already, so it must be sent unchanged.
@@ -339,14 +340,14 @@ impl GhArchive {
         match status {
             _ if has_contents(status) => Ok(Some(response)),
             404 | 410 => Ok(None),
-            429 => Err(PollError::RateLimited {
+            429 => Err(PollError::Api(GitHubError::RateLimited {
                 status,
                 retry_after: told,
-            }),
-            403 if told.is_some() => Err(PollError::RateLimited {
+            })),
+            403 if told.is_some() => Err(PollError::Api(GitHubError::RateLimited {
                 status,
                 retry_after: told,
-            }),
+            })),
             400..500 => Err(failed(hour, HourError::Refused { status })),
             _ => Err(failed(hour, HourError::Server { status })),
         }

@@ -16,7 +16,7 @@ use super::event::Event;
 use super::gather::EventCounts;
 use super::reading::{PAGES, Page, Part, name_of};
 use crate::forge::Gathered;
-use crate::github::INTERVAL;
+use crate::github::{GitHubError, INTERVAL};
 use crate::offload::{apart, block_on};
 use crate::source::PollError;
 use crate::source::kept::Kept;
@@ -116,7 +116,11 @@ impl GitHubEvents {
                         continue;
                     }
                     // There is no such page.
-                    Err(PollError::Refused { status: 422 }) if part != Part::whole(1) => break,
+                    Err(PollError::Api(GitHubError::Refused { status: 422 }))
+                        if part != Part::whole(1) =>
+                    {
+                        break;
+                    }
                     page => {
                         asked += 1;
                         page?

@@ -75,7 +75,7 @@ impl GitHubEvents {
     /// Creates a source that is ready to be polled.
     ///
     /// # Errors
-    /// Returns [`PollError::Address`] if `api_url` cannot be a base.
+    /// Returns [`PollError::Api`] if `api_url` cannot be a base.
     pub fn new(options: GitHubOptions, parts: SourceParts) -> Result<Self, PollError> {
         let tokens = Tokens::new(options.credentials.clone());
         let base = options.api_url.clone();

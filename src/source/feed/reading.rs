@@ -14,7 +14,7 @@ use super::event::Event;
 use super::gather::{EventCounts, Taking};
 use crate::fetch::Body;
 use crate::forge::{Gathered, kept_id};
-use crate::github::{Answer, PER_PAGE};
+use crate::github::{Answer, GitHubError, PER_PAGE};
 use crate::offload::{apart, block_on};
 use crate::respond::LITTLE;
 use crate::source::page::{entries, places};
@@ -229,7 +229,7 @@ impl GitHubEvents {
                 Ok(true) => {}
                 Err(error) if page == 1 => return Err(error),
                 // 422 is "pagination is limited for this resource": there is no such page.
-                Ok(false) | Err(PollError::Refused { status: 422 }) => break,
+                Ok(false) | Err(PollError::Api(GitHubError::Refused { status: 422 })) => break,
                 Err(error) => {
                     reading.incomplete = Some(error);
                     break;

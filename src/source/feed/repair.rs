@@ -15,6 +15,7 @@ use super::reading::PAGES;
 use super::scalar::{id, text_or_nothing};
 use crate::fetch::{Body, RepositoryName};
 use crate::forge::{Gatherer, Push, Remote, is_reference, kept_id, no_commit, object_id};
+use crate::github::GitHubError;
 use crate::offload::apart;
 use crate::respond::shorten;
 use crate::scan::Redactor;
@@ -94,7 +95,8 @@ impl GitHubEvents {
         let done = self.go_on(state, cursor, &mut repair).await;
         if let Err(error) = &done {
             repair.tries += 1;
-            let is_final = matches!(error, PollError::Refused { .. }) || repair.tries >= TRIES;
+            let is_final = matches!(error, PollError::Api(GitHubError::Refused { .. }))
+                || repair.tries >= TRIES;
             if is_final {
                 repair.fail(self.frame.words(error));
                 repair.pending = Some(Vec::new());
@@ -157,7 +159,7 @@ impl GitHubEvents {
                     state.malformed += 1;
                     repair.fail(self.named(&next.name, "no name of a repository"));
                 }
-                Err(PollError::Refused { status }) => {
+                Err(PollError::Api(GitHubError::Refused { status })) => {
                     repair.fail(self.named(&next.name, &format!("HTTP {status}")));
                 }
                 Err(PollError::NotAList(_) | PollError::TooMuch(_)) => {

@@ -9,8 +9,9 @@ use super::connect::Db;
 use super::error::{granted, role, unhidden};
 
 /// Privileges that the statements of this program need on each table.
-pub(super) const NEEDED: [(&str, &[&str]); 20] = [
+pub(super) const NEEDED: [(&str, &[&str]); 21] = [
     ("_sqlx_migrations", &["SELECT"]),
+    ("definitions", &["SELECT", "INSERT"]),
     ("hunters", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     (
         "idempotent_requests",

@@ -36,7 +36,8 @@ macro_rules! migrations {
             (14, "requests", "0014_requests"),
             (15, "unread", "0015_unread"),
             (16, "examples", "0016_examples"),
-            (17, "counts", "0017_counts")
+            (17, "counts", "0017_counts"),
+            (18, "definitions", "0018_definitions")
         )
     };
     ($folder:literal, $(($version:literal, $name:literal, $file:literal)),+) => {

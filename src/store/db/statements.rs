@@ -9,8 +9,8 @@ use super::super::queue::{
 };
 use super::super::sources::{deliveries, work as source_work};
 use super::super::{
-    Store, StoreError, hunted, identity, incidents, keys, log, peppers, queue, requests, senders,
-    sources, stats, tokens,
+    Store, StoreError, definitions, hunted, identity, incidents, keys, log, peppers, queue,
+    requests, senders, sources, stats, tokens,
 };
 use super::connect::Db;
 use super::ready;
@@ -50,6 +50,7 @@ pub(super) fn all() -> impl Iterator<Item = (&'static str, Sql)> {
         requests::ALL,
         ready::ALL,
         identity::ALL,
+        definitions::ALL,
         hunted::ALL,
         stats::ALL,
     ];

@@ -22,8 +22,9 @@ const EXAMINED: Duration = Duration::from_secs(1);
 const NAMED: usize = 3;
 
 /// Names of all tables.
-pub(super) const TABLES: [&str; 20] = [
+pub(super) const TABLES: [&str; 21] = [
     "_sqlx_migrations",
+    "definitions",
     "hunters",
     "idempotent_requests",
     "incidents",

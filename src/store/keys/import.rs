@@ -8,7 +8,7 @@ use super::super::db::order::Locks;
 use super::super::db::sql::{Arg, LIST_MAX, args, one, pad, runs, statements};
 use super::super::{Read, StoreError, Tx};
 use super::key::NewKey;
-use crate::keyformat::{PepperId, StoredDigest};
+use crate::keyformat::{Definition, PepperId, StoredDigest};
 
 /// Maximum number of rows per statement. SQLite accepts 32,766 values in one, PostgreSQL 65,535.
 const ROWS_MAX: usize = 256;
@@ -26,8 +26,8 @@ pub enum ImportOutcome {
 statements! {
     PROJECT = "INSERT INTO projects (id, created_at) VALUES ($1, {now}) ON CONFLICT (id) DO NOTHING";
     INSERT = "INSERT INTO keys (id, project, digest, format, owner_type, owner_id, description,
-            is_public, prefix, last_four, policy, notify_emails, created_at, expires_at, pepper)
-        VALUES {rows:15} ON CONFLICT (digest, project) DO NOTHING";
+            is_public, prefix, last_four, policy, notify_emails, created_at, expires_at, pepper, definition)
+        VALUES {rows:16} ON CONFLICT (digest, project) DO NOTHING";
     STORED = "SELECT digest, project FROM keys WHERE digest IN ({list:1})";
     ARRIVED = "SELECT id FROM keys WHERE id IN ({list:1})";
 }
@@ -42,6 +42,8 @@ impl Tx {
         for project in new.iter().map(|key| &key.project).collect::<BTreeSet<_>>() {
             self.ensure_project(project).await?;
         }
+        let definitions = new.iter().filter_map(|key| key.definition.as_ref());
+        self.keep_definitions(definitions).await?;
         self.register_pepper().await?;
         self.locks(Locks::Keys);
         let peppers = self.store.0.peppers.clone();
@@ -58,7 +60,7 @@ impl Tx {
         rows.sort_by_key(|&row| (digests[row], &new[row].project));
         for run in runs(rows.len(), ROWS_MAX) {
             let rows = &rows[run];
-            let mut values = Vec::with_capacity(rows.len() * 15);
+            let mut values = Vec::with_capacity(rows.len() * 16);
             for &row in rows {
                 values.extend(columns(&new[row], digests[row], pepper)?);
             }
@@ -156,5 +158,6 @@ fn columns(key: &NewKey, digest: StoredDigest, pepper: PepperId) -> Result<Vec<A
         key.created_at,
         key.expires_at,
         pepper,
+        key.definition.as_ref().map(Definition::id),
     ])
 }

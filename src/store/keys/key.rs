@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::keyformat::Sha256Digest;
+use crate::keyformat::{Definition, Sha256Digest};
 
 named! {
     /// Type of the owner of a key.
@@ -138,6 +138,8 @@ pub struct NewKey {
     pub created_at: Timestamp,
     /// Time of expiry. `None` if the key never expires.
     pub expires_at: Option<Timestamp>,
+    /// Definition of the format in which the key was minted. `None` if that is not known, as of keys that are imported.
+    pub definition: Option<Definition>,
 }
 
 impl NewKey {

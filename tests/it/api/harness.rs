@@ -211,6 +211,7 @@ impl TestServer {
             last_four: value.last_four().to_owned(),
             created_at: self.clock.now(),
             expires_at,
+            definition: None,
         };
         tx.insert_token(new).await.unwrap();
         tx.commit().await.unwrap();

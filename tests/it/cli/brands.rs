@@ -75,10 +75,75 @@ fn keys_that_are_valid_and_not_hunted_are_told_everywhere() {
     assert!(line.contains("key formats"), "{line}");
     let is_told = || {
         let doctor = binary.run("doctor").stdout;
-        let is_well = doctor.contains("every valid key has a prefix that is hunted");
+        let is_well = doctor.contains("every valid key of a known format is hunted");
         if is_well { Ok(()) } else { Err(doctor) }
     };
     crate::support::eventually::eventually_blocking("all hunt by the same rules", is_told);
+    daemon.stop();
+}
+
+/// Returns the pattern file that a message advises.
+fn advised(said: &str) -> &str {
+    let (_, line) = said.split_once("rotate them: ").expect(said);
+    line.lines().next().unwrap()
+}
+
+#[test]
+fn keys_of_a_definition_that_was_changed_in_place_are_told_everywhere() {
+    let binary = Binary::new();
+    let sound = format("acme", "acme_sk_", "");
+    brand(&binary, &sound);
+    let old = binary.run(CREATE).ok();
+    binary.run(CREATE).ok();
+    // Of an imported one it is not known by which definition it was minted.
+    let imported = format!(
+        "sha256,owner_type,owner_id,description,format\n{},user,u,x,acme\n",
+        "ab".repeat(32)
+    );
+    binary.write("keys.csv", imported);
+    binary.run("keys import keys.csv").ok();
+    assert_eq!(binary.run("formats check").code, 0);
+    let daemon = Daemon::start(&binary, &["serve"]);
+
+    for (from, to) in [
+        ("length = 30", "length = 32"),
+        ("\"base62\", length = 30", "\"base58\", length = 40"),
+        ("acme_sk_", "acme_key_"),
+    ] {
+        brand(&binary, &sound.replace(from, to));
+        let checked = binary.run("formats check");
+        assert_eq!(checked.code, 1, "{to}: {checked:?}");
+        let told = "2 valid keys of the format `acme` with the prefix `acme_sk_`, minted by a former definition";
+        assert!(checked.stderr.contains(told), "{to}: {checked:?}");
+        assert!(binary.run("doctor").stdout.contains(told), "{to}");
+        let matched = binary.run_with(["scan", "--match", "-"], "nothing");
+        assert!(matched.stderr.contains(told), "{to}: {matched:?}");
+        // What is advised has them hunted again.
+        binary.write("patterns/former.toml", advised(&checked.stderr));
+        let checked = binary.run("formats check");
+        assert_eq!(checked.code, 0, "{to}: {checked:?}");
+        let found = binary.run_with(["scan", "--match", "-"], &old);
+        assert!(found.stdout.contains("acme_sk_…"), "{to}: {found:?}");
+        assert!(!found.stderr.contains("not hunted"), "{to}: {found:?}");
+        std::fs::remove_file(binary.path("patterns/former.toml")).unwrap();
+    }
+
+    // Two that differ by their checksum only cannot stand beside each other.
+    brand(&binary, &sound.replace("\"body\"", "\"preceding\""));
+    let checked = binary.run("formats check");
+    for said in [
+        "minted by a former definition",
+        "cannot stand beside `acme`",
+        "put it back",
+    ] {
+        assert!(checked.stderr.contains(said), "{said}: {checked:?}");
+    }
+    daemon.signal("HUP");
+    let mut daemon = daemon;
+    daemon.wait_for("minted by a former definition");
+    daemon.stop();
+    let mut daemon = Daemon::start(&binary, &["serve"]);
+    daemon.wait_for("minted by a former definition");
     daemon.stop();
 }
 

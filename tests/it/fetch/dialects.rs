@@ -334,6 +334,50 @@ async fn everything_is_read_of_a_repository_of_sha_256() {
     }
 }
 
+#[tokio::test]
+async fn a_commit_with_a_name_of_another_length_says_nothing_of_the_repository() {
+    for is_old in [false, true] {
+        for is_wide in [false, true] {
+            let place = Place::new().await;
+            let repository = if is_wide {
+                place.forge.create_sha256("acme/shop").unwrap()
+            } else {
+                place.repository()
+            };
+            if is_old {
+                place.forge.speak_version_0();
+            }
+            let url = place.forge.url();
+            let fetcher = fetcher(limits());
+            repository.write("a", b"a").unwrap();
+            repository.commit("a").unwrap();
+            let pushed = repository.push("main").unwrap();
+            let digits = if is_wide { 40 } else { 64 };
+            let other = |digit: &str| ObjectId::from_hex(digit.repeat(digits).as_bytes()).unwrap();
+            for _ in 0..2 {
+                let wrong = Pushed {
+                    after: other("a"),
+                    ..pushed.clone()
+                };
+                let error = fetcher.fetch(&range(&url, &wrong)).await.unwrap_err();
+                let is_named = match error {
+                    FetchError::OtherHash { digits: told } => told == digits,
+                    // A server of version 0 does not look at the rest of the name.
+                    FetchError::CommitGone => is_old && !is_wide,
+                    _ => false,
+                };
+                assert!(is_named, "{is_old} {is_wide}: {error}");
+                let odd = Pushed {
+                    before: other("b"),
+                    ..pushed.clone()
+                };
+                let read = fetcher.fetch(&range(&url, &odd)).await.unwrap();
+                assert_eq!(shown(read).whole().blobs(), ["a: a"], "{is_old} {is_wide}");
+            }
+        }
+    }
+}
+
 /// Gogs answers a request of version 2 with a status of 500.
 #[tokio::test]
 async fn everything_is_read_of_a_server_that_fails_at_version_2() {

@@ -162,8 +162,8 @@ async fn what_is_no_report_is_refused_as_a_whole() {
         b"null",
         b"[",
         b"[1,]",
-        b"\xff\xfe[\0]\0",
-        b"[{\"token\":\"rsc_sk_x\"}",
+        b"\xff\xfe{\0}\0",
+        b"[{\"token\":\"rsc_sk_x",
     ];
     for body in cases {
         let reply = signer.send(&server, body).await;

@@ -5,6 +5,7 @@ mod ids;
 
 use std::time::Duration;
 
+use rescind::github::GitHubError;
 use rescind::keyformat::FormatSet;
 use rescind::source::{GitHubEvents, PollError, PollOutcome, Scope, Source};
 use rescind::store::{Priority, SourceState, WorkItem};
@@ -489,7 +490,7 @@ async fn waits_as_the_server_says() {
     assert_eq!(told.next_after, Duration::from_mins(30));
     assert!(matches!(
         told.error,
-        PollError::RateLimited { status: 429, .. }
+        PollError::Api(GitHubError::RateLimited { status: 429, .. })
     ));
     let used_up = ResponseTemplate::new(403)
         .insert_header("date", "Sun, 06 Nov 1994 08:49:37 GMT")
@@ -498,9 +499,15 @@ async fn waits_as_the_server_says() {
     assert_eq!(fail(used_up).await.next_after, Duration::from_mins(20));
     let untold = fail(ResponseTemplate::new(403)).await;
     assert!(untold.next_after >= Duration::from_mins(1));
-    assert!(matches!(untold.error, PollError::Refused { status: 403 }));
+    assert!(matches!(
+        untold.error,
+        PollError::Api(GitHubError::Refused { status: 403 })
+    ));
     let trouble = fail(ResponseTemplate::new(500)).await;
-    assert!(matches!(trouble.error, PollError::Server { status: 500 }));
+    assert!(matches!(
+        trouble.error,
+        PollError::Api(GitHubError::Server { status: 500 })
+    ));
 }
 
 #[tokio::test]
@@ -581,7 +588,10 @@ async fn the_token_goes_to_the_server_and_nowhere_else() {
     let source = rig.source_of(&server.uri(), Scope::Public, Some("sesame-open"));
     let failure = source.poll_once().await.unwrap_err();
     assert!(
-        matches!(failure.error, PollError::Refused { status: 401 }),
+        matches!(
+            failure.error,
+            PollError::Api(GitHubError::Refused { status: 401 })
+        ),
         "{failure}"
     );
     let state = rig.state().await;

@@ -5,7 +5,7 @@ mod tokens;
 
 use std::time::Duration;
 
-use rescind::github::Credential;
+use rescind::github::{Credential, GitHubError};
 use rescind::source::{GitHubEvents, PollError, PollOutcome, Scope, Source};
 use rescind::store::{Priority, SourceState, WorkItem, WorkKind};
 use serde_json::{Value, json};
@@ -256,7 +256,10 @@ async fn a_refusal_without_any_header_is_known_by_its_words() {
         let mut waits = Vec::new();
         for _ in 0..3 {
             let failure = source.poll_once().await.unwrap_err();
-            let is_limit = matches!(failure.error, PollError::RateLimited { .. });
+            let is_limit = matches!(
+                failure.error,
+                PollError::Api(GitHubError::RateLimited { .. })
+            );
             assert_eq!(is_limit, limited, "{body}: {failure}");
             waits.push(failure.next_after.as_secs());
             rig.later(failure.next_after);
@@ -316,7 +319,9 @@ async fn refusals_name_the_status_and_say_what_to_do() {
         serve(&server, "/events", ResponseTemplate::new(status)).await;
         let failure = rig.source(&server.uri()).poll_once().await.unwrap_err();
         let words = failure.to_string();
-        assert!(matches!(failure.error, PollError::Refused { status: told } if told == status));
+        assert!(
+            matches!(failure.error, PollError::Api(GitHubError::Refused { status: told }) if told == status)
+        );
         assert!(
             words.contains(word) && words.contains(&status.to_string()),
             "{words}"

@@ -308,6 +308,31 @@ on_both_databases! {
         assert!(Some(at) >= work.scanned_at);
     }
 
+    /// Whoever announces a commit by a name that cannot be one there keeps nobody else from being read.
+    async fn names_of_another_hash_function_fail_by_themselves(database) {
+        let rig = Rig::new(&database.store().await);
+        let mut shop = Shop::open().await;
+        shop.repository = shop.forge.create_sha256("acme/wide").unwrap();
+        let of_wide = |pushed: &Pushed| NewWorkItem {
+            repository: "acme/wide".to_owned(),
+            priority: Priority::Webhook,
+            ..rig.item(pushed)
+        };
+        let (first, value) = rig.issue(false).await;
+        let pushed = shop.push(&[("first", value.expose().as_bytes().to_vec())]);
+        let wrong: Vec<NewWorkItem> = "bcdf".chars().map(|digit| of_wide(&made_up(digit))).collect();
+        rig.add_items(&wrong).await;
+        let worker = rig.worker(&shop.forge.url());
+        assert_eq!(worker.drain().await.unwrap(), 4);
+        let named = "SELECT COUNT(*) FROM work_items WHERE tries = 1 AND last_error LIKE '%40 digits%'";
+        assert_eq!(database.count(named).await, 4);
+        // A name before that is none leaves the rest to be read.
+        let odd = Pushed { before: made_up('e').after, ..pushed };
+        rig.add_items(&[of_wide(&odd)]).await;
+        assert_eq!(worker.drain().await.unwrap(), 1);
+        assert!(rig.is_revoked(&first).await);
+    }
+
     async fn what_was_denied_is_asked_for_at_once_if_it_is_named_again(database) {
         let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;

@@ -34,6 +34,7 @@ on_both_databases! {
             format: Some(format.to_owned()),
             prefix: prefix.to_owned(),
             number,
+            former: None,
         };
         assert_eq!(unhunted, [group("former", "old_", 2), group("elsewhere", "", 1)]);
     }

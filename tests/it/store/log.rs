@@ -8,7 +8,7 @@ use sqlx::{Connection as _, Executor as _};
 
 use crate::support::databases::{Kind, TestDatabase, on_both_databases};
 use crate::support::eventually::eventually;
-use crate::support::responder::{issuer, request, responder, sighting};
+use crate::support::responder::{issuer, request, responder, rotate_request, sighting};
 
 /// Makes `n` entries of different kinds; gives the responder.
 pub(super) async fn append(store: &Store, n: usize) -> Responder {
@@ -33,7 +33,7 @@ pub(super) async fn append(store: &Store, n: usize) -> Responder {
             _ => {
                 let overlap = std::time::Duration::from_hours(1);
                 issuer(&responder)
-                    .rotate(key.id, overlap, "token:1")
+                    .rotate(rotate_request(key.id, overlap))
                     .await
                     .unwrap();
             }

@@ -19,6 +19,7 @@ async fn add_token(store: &Store, n: u64) {
         last_four: "wxyz".to_owned(),
         created_at: at(1),
         expires_at: None,
+        definition: None,
     };
     tx.insert_token(new).await.unwrap();
     tx.commit().await.unwrap();

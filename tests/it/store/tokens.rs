@@ -18,6 +18,7 @@ fn new_token(n: u64, expires_at: Option<Timestamp>) -> NewToken {
         last_four: "wxyz".to_owned(),
         created_at: at(n.try_into().unwrap()),
         expires_at,
+        definition: None,
     }
 }
 

@@ -1,12 +1,14 @@
 //! Responder on a store, with the built-in key formats and a manual clock.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rescind::clock::{Clock, ManualClock};
-use rescind::issuer::{IssueRequest, Issuer, IssuerFormats};
+use rescind::issuer::{IssueRequest, Issuer, IssuerFormats, RotateRequest};
 use rescind::keyformat::{FormatSet, KeyValue};
 use rescind::respond::{Responder, Sighting};
 use rescind::store::{Owner, Place, Store};
+use uuid::Uuid;
 
 /// Returns a responder and its clock.
 pub(crate) fn responder(store: &Store) -> (Responder, Arc<ManualClock>) {
@@ -35,6 +37,15 @@ pub(crate) fn request(description: &str) -> IssueRequest {
         is_public: false,
         policy: None,
         notify_emails: Vec::new(),
+    }
+}
+
+/// Returns the parameters of a rotation from the command line.
+pub(crate) fn rotate_request(id: Uuid, overlap: Duration) -> RotateRequest<'static> {
+    RotateRequest {
+        id,
+        overlap,
+        actor: "cli",
     }
 }
 

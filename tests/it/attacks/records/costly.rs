@@ -67,6 +67,7 @@ async fn stored(store: &Store, responder: &Responder) -> Vec<KeyValue> {
             notify_emails: Vec::new(),
             created_at: responder.clock().now(),
             expires_at: None,
+            definition: None,
         };
         tx.insert_key(key).await.unwrap();
         values.push(value);

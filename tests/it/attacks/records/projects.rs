@@ -29,6 +29,7 @@ fn copy(value: &KeyValue, project: &str, is_public: bool) -> NewKey {
         notify_emails: Vec::new(),
         created_at: "2026-11-22T20:46:15Z".parse().unwrap(),
         expires_at: None,
+        definition: None,
     }
 }
 

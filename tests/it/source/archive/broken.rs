@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use rescind::github::GitHubError;
 use rescind::source::{HourError, PollError, Source as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -143,7 +144,10 @@ async fn archive_server_in_trouble_is_waited_for() {
     assert_eq!(failure.next_after, Duration::from_mins(30));
     let error = backfill(&archive, period).await.unwrap_err();
     assert!(
-        matches!(error, PollError::RateLimited { status: 429, .. }),
+        matches!(
+            error,
+            PollError::Api(GitHubError::RateLimited { status: 429, .. })
+        ),
         "{error}"
     );
     assert_eq!(asked(&server, "2015-01-01-5").await, 1);

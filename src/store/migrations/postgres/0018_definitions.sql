@@ -1,0 +1,9 @@
+-- Definitions of the formats in which keys and access tokens were minted, so that it can be told which of them are hunted
+-- no more. Those that were made before, or imported, do not say theirs.
+CREATE TABLE definitions (
+    id         TEXT COLLATE "C" PRIMARY KEY,
+    toml       TEXT NOT NULL,
+    first_used BIGINT NOT NULL
+);
+ALTER TABLE keys ADD COLUMN definition TEXT COLLATE "C";
+ALTER TABLE tokens ADD COLUMN definition TEXT COLLATE "C";
