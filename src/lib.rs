@@ -15,8 +15,9 @@
 //! stores or shows texts of others applies it: to the places that partners and strangers report, with a bound per
 //! message, `respond/clean.rs`; to the places of what is scanned, once it is known to be ours, `work/place.rs` and
 //! `forge/gather.rs` (the length of each text stands in `respond/redact.rs`); to errors and names of references,
-//! `forge/message.rs` and `forge/push.rs`; to what issuers send, `issuer/keys.rs`; to its own output, each command of
-//! [`cli`].
+//! before they are logged or stored, `forge/message.rs` (`redact_message`) and `forge/push.rs`; to the path of a request,
+//! `server/layers.rs`; to what issuers send, `issuer/keys.rs`; to its own output, each command of
+//! [`cli`], and to its error `cli/exit.rs`. The logger (`cli/logging`) redacts nothing.
 //!
 //! # How a leak arrives
 //!
@@ -45,7 +46,8 @@
 //! the delays, `store/queue/holders.rs` counts the workers that died. `work/pauses.rs` and `work/throttles.rs` leave a
 //! host alone that fails, `work/lasting.rs` knows for how long, `source/state.rs` a source. [`fetch`] also has the one
 //! HTTP client, and the guard that refuses addresses; [`github`] is the one client of GitHub's REST API, which obeys
-//! its rate limits (`github/answer.rs` knows them).
+//! its rate limits: `github/answer.rs` reads them from an answer, `github/tokens.rs` decides which token may be used and
+//! when, `github/api.rs` goes on with another one.
 //!
 //! # What happens to it
 //!
@@ -73,8 +75,9 @@
 //! refuses a request says when to come again; `server/error.rs` writes that as `Retry-After`, and has the time for a
 //! database that is away.
 //!
-//! [`daemon`] is the life of `rescind serve`: start, tasks, polls on schedule, housekeeping (`daemon/work.rs`),
-//! shutdown. [`cli`] has a file per command; `doctor` asks whoever enforces a rule (file descriptors:
+//! [`daemon`] is the life of `rescind serve`: start, tasks, polls on schedule, the worker's set-up and housekeeping
+//! (`daemon/work.rs`), shutdown. SIGHUP is caught by `daemon/signals.rs` and obeyed by `Daemon::reload`
+//! (`daemon/mod.rs`). [`cli`] has a file per command; `doctor` asks whoever enforces a rule (file descriptors:
 //! `daemon/descriptors.rs`). [`sandbox`] holds the git server, the feed and the partner that the demo,
 //! the tests and the benchmarks talk to instead of the world outside. [`clock`], [`schedule`], [`offload`], `backoff`
 //! (the curve of delays that grow, whose numbers each user has), `fair` (places for which those that ask

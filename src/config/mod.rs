@@ -168,6 +168,7 @@ impl Config {
             problems: &problems,
             environment,
             needs,
+            is_named,
             warnings: RefCell::default(),
             origins: RefCell::default(),
             unset: RefCell::default(),

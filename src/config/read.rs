@@ -15,6 +15,8 @@ pub(super) struct Reader<'a> {
     pub(super) problems: &'a Problems,
     pub(super) environment: &'a Environment,
     pub(super) needs: Needs,
+    /// `false` if the file was found in the current folder, where it may be anyone's.
+    pub(super) is_named: bool,
     pub(super) warnings: RefCell<Vec<String>>,
     pub(super) origins: RefCell<BTreeMap<String, ConfigPlace>>,
     /// Secrets that could not be looked up and are marked.
@@ -288,7 +290,8 @@ impl<'a> Section<'a> {
         Some(Found { value, place })
     }
 
-    /// Reports the keys that this version does not know.
+    /// Reports the keys that this version does not know. In a file that was named, and in variables of this program, a
+    /// misspelled key is a mistake whoever needs it: nothing of them is ignored silently.
     pub(super) fn finish(self) {
         let known = self.known.borrow();
         for (key, (place, _)) in &self.table.0 {
@@ -306,7 +309,12 @@ impl<'a> Section<'a> {
             };
             // No known key is that long: it may be a value that slipped to the left of the equals sign.
             let shown = if key.len() > 40 { "…" } else { key };
-            self.refuse(place, shown, what, &hint);
+            if self.reader.is_named || matches!(place, ConfigPlace::Environment(_)) {
+                let path = self.path_of(shown);
+                self.reader.problems.add(place, path, what, &hint);
+            } else {
+                self.refuse(place, shown, what, &hint);
+            }
         }
     }
 }

@@ -154,6 +154,15 @@ fn a_mistake_in_a_section_is_in_the_way_of_those_who_need_it_only() {
         ];
         binary.run(line).fails(2, &all);
     }
+    // A misspelled key of a file that was named, or of a variable, is none of another program.
+    let named = binary.run("--config config.toml formats list");
+    named.fails(2, &["server.port", "keys.pepers"]);
+    assert!(!named.stderr.contains("policy.on_leak"), "{named:?}");
+    let binary = binary.with("RESCIND__SERVER__BNID", "1");
+    binary
+        .run("formats list")
+        .fails(2, &["RESCIND__SERVER__BNID"]);
+    let binary = Binary::new();
     // What a scan needs.
     binary.write("config.toml", "[scan]\nencodings = 3\n");
     binary.run("scan leak.txt").fails(2, &["scan.encodings"]);
