@@ -83,6 +83,7 @@ fn what_cannot_be_written_to_standard_output_is_3() {
     let value = binary.run("keys create --user u --description x").ok();
     let revoked = binary.run_with(["keys", "revoke", "--value-stdin"], &value);
     revoked.ok();
+    binary.write("leak.txt", secret().expose());
     for line in [
         "--help",
         "keys --help",
@@ -105,8 +106,8 @@ fn what_cannot_be_written_to_standard_output_is_3() {
         "config show --json",
         "sources status",
         "sources dead",
-        "scan",
-        "scan --report json",
+        "scan leak.txt",
+        "scan --report json leak.txt",
         "doctor",
         "doctor --json",
         "backup copy.db",
