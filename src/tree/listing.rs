@@ -109,14 +109,17 @@ mod system {
     use std::mem::MaybeUninit;
     use std::os::fd::OwnedFd;
     use std::path::{Path, PathBuf};
+    use std::sync::LazyLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
+    use rustix::process::{Resource, getrlimit};
 
     use super::{Folder, Listing, Name};
     use crate::tree::open::{Kind, Links, flags};
 
-    /// Maximum number of folders that are kept open at a time. What is in further ones is opened by its path.
+    /// Maximum number of folders that are kept open at a time, of which there are fewer where the process may open few
+    /// files. What is in further ones is opened by its path.
     const MOST_OPEN: usize = 128;
     /// Minimum length of the path of a folder that is not kept open, in bytes. The system takes no longer paths, and
     /// folders nested deeper than that are reported.
@@ -125,6 +128,17 @@ mod system {
     const BUFFER_BYTES: usize = 32 << 10;
 
     static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+    /// Returns the number of folders that are kept open: a quarter of the files that the process may open, and no more
+    /// than [`MOST_OPEN`].
+    fn most_open() -> usize {
+        static MOST: LazyLock<usize> = LazyLock::new(|| {
+            let limit = getrlimit(Resource::Nofile).current;
+            let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+            limit.map_or(MOST_OPEN, |limit| MOST_OPEN.min(limit / 4))
+        });
+        *MOST
+    }
 
     /// Descriptor of a folder, if it is kept open.
     #[derive(Debug, Default)]
@@ -135,7 +149,7 @@ mod system {
             if path.as_os_str().len() >= TOO_LONG {
                 return Self(None);
             }
-            if OPEN.fetch_add(1, Ordering::Relaxed) >= MOST_OPEN {
+            if OPEN.fetch_add(1, Ordering::Relaxed) >= most_open() {
                 OPEN.fetch_sub(1, Ordering::Relaxed);
                 return Self(None);
             }

@@ -344,3 +344,34 @@ fn a_configuration_without_an_end_is_refused() {
         "{said}"
     );
 }
+
+/// Folders stay open while their entries are visited, and take files from those that are to be read.
+#[test]
+fn nested_folders_leave_files_to_be_opened_where_few_may_be() {
+    let folder = folder();
+    let nested = |depth: usize| "d/".repeat(depth);
+    for depth in 0..200 {
+        write(
+            folder.path(),
+            &format!("{}a", nested(depth)),
+            secret().expose().as_bytes(),
+        );
+        // The folder below is visited before what is left of this one.
+        write(
+            folder.path(),
+            &format!("{}z", nested(depth)),
+            secret().expose().as_bytes(),
+        );
+    }
+    let program = program();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 64; exec \"$0\" scan ."]);
+    limited
+        .arg(program.get_program())
+        .current_dir(folder.path());
+    let output = run(&mut limited, b"");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("400 scanned"), "{said}");
+    assert!(said.contains("400 candidates"), "{said}");
+}
