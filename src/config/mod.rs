@@ -112,8 +112,17 @@ impl Config {
         needs: Needs,
         on: Occasion<'_>,
     ) -> Result<Self, ConfigError> {
-        let Some(read) = file::find(file, on)? else {
-            return Self::parse_for(Path::new(DEFAULT_FILE), "", environment, needs, true);
+        let default = Path::new(DEFAULT_FILE);
+        let found = match file::find(file, on) {
+            Err(error) if file.is_none() && needs.works_without_file() && is_no_text(&error) => {
+                let mut config = Self::parse_for(default, "", environment, needs, true)?;
+                config.left_aside = Some(tree::place_at(&default.into(), "", 0));
+                return Ok(config);
+            }
+            found => found?,
+        };
+        let Some(read) = found else {
+            return Self::parse_for(default, "", environment, needs, true);
         };
         let path = read.from.path();
         let mut config = Self::parse_for(path, &read.text, environment, needs, read.is_named)?;
@@ -147,10 +156,16 @@ impl Config {
         needs: Needs,
         is_named: bool,
     ) -> Result<Self, ConfigError> {
-        let problems = Problems::default();
+        let mut problems = Problems::default();
         let mut table = tree::parse_file(path, text, &problems);
         let mut left_aside = None;
-        if !is_named && let Some((key, place)) = needs::first_foreign(&table) {
+        let may_be_anyones = !is_named && needs.works_without_file();
+        if may_be_anyones && !problems.is_empty() && !needs::has_section_of_ours(text) {
+            // A template, as scaffolding tools have them.
+            left_aside = problems.first_place();
+            problems = Problems::default();
+        }
+        if !is_named && let Some((key, place)) = needs::first_foreign(&table, needs) {
             if !needs.works_without_file() {
                 // A key that long may be a value that slipped to the left of the equals sign.
                 let key = if key.len() > 40 { "…" } else { key };
@@ -180,6 +195,18 @@ impl Config {
         config.left_aside = left_aside;
         problems.into_result()?;
         Ok(config)
+    }
+}
+
+/// Returns whether what bears the name of the configuration file is no text, or leads nowhere: nobody who writes one for
+/// this program makes such a thing.
+fn is_no_text(error: &ConfigError) -> bool {
+    match error {
+        ConfigError::Unreadable { path, cause, .. } => {
+            !path.is_file() && cause.kind() != std::io::ErrorKind::PermissionDenied
+        }
+        // Not UTF-8.
+        ConfigError::Invalid(_) => true,
     }
 }
 

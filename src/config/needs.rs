@@ -134,8 +134,9 @@ const SECTIONS: &[&str] = &[
 /// Returns the first key that shows that a file is another program's, if it plainly is.
 ///
 /// Such a file has no section of ours, not even a misspelled one, or it has values outside of any section, as ours never
-/// have, and no more of ours than of those: other programs have a `[server]` as well.
-pub(super) fn first_foreign(file: &Table) -> Option<(&str, &ConfigPlace)> {
+/// have, and no more of ours than of those: other programs have a `[server]` as well. For whoever does the same without
+/// any file, one section that is not even misspelled is enough.
+pub(super) fn first_foreign(file: &Table, needs: Needs) -> Option<(&str, &ConfigPlace)> {
     let is_ours =
         |name: &str| SECTIONS.contains(&name) || nearest(name, SECTIONS.iter().copied()).is_some();
     let (ours, others): (Vec<_>, Vec<_>) = file.0.iter().partition(|(name, _)| is_ours(name));
@@ -147,13 +148,26 @@ pub(super) fn first_foreign(file: &Table) -> Option<(&str, &ConfigPlace)> {
         _ => false,
     };
     let has_values = others.iter().any(|(_, (_, node))| !is_section(&node.value));
-    let is_foreign = ours.is_empty() || (has_values && others.len() >= ours.len());
+    let is_foreign =
+        needs.works_without || ours.is_empty() || (has_values && others.len() >= ours.len());
     let first = others.iter().min_by_key(|(_, (place, _))| match place {
         ConfigPlace::File { line, column, .. } => (*line, *column),
         _ => (usize::MAX, 0),
     });
     let (name, (place, _)) = first.filter(|_| is_foreign)?;
     Some((name, place))
+}
+
+/// Returns whether a text, which may be no TOML, has the header of a section of ours.
+pub(super) fn has_section_of_ours(text: &str) -> bool {
+    text.lines().any(|line| {
+        let Some(name) = line.trim_start().strip_prefix('[') else {
+            return false;
+        };
+        let name = name.trim_start_matches(['[', ' ']);
+        let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        SECTIONS.contains(&&name[..end.unwrap_or(name.len())])
+    })
 }
 
 #[cfg(test)]
@@ -168,7 +182,7 @@ mod tests {
     fn only_what_is_plainly_of_another_program_is_taken_for_it() {
         let line = |text: &str| {
             let table = parse_file(Path::new("config.toml"), text, &Problems::default());
-            let foreign = first_foreign(&table);
+            let foreign = first_foreign(&table, Needs::ALL);
             foreign.map(|(name, place)| (name.to_owned(), place.to_string()))
         };
         let at = |name: &str, place: &str| Some((name.to_owned(), place.to_owned()));

@@ -104,6 +104,16 @@ impl Problems {
         });
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Returns the place of the problem that was collected first.
+    pub(super) fn first_place(&self) -> Option<ConfigPlace> {
+        let problems = self.0.borrow();
+        problems.first().map(|problem| problem.place.clone())
+    }
+
     /// Returns an error if any problem was collected: the file's problems by line, then the
     /// environment's.
     pub(super) fn into_result(self) -> Result<(), ConfigError> {

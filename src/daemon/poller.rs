@@ -123,7 +123,8 @@ pub(super) async fn poll(
 }
 
 /// Polls until it is replaced, regardless of failures, for the first time after `due_in`, or at once. An outage is waited for
-/// beside the schedule: a time at which the server was away is made up for as soon as it is back.
+/// beside the schedule: a time at which the server was away is made up for as soon as it is back. So is what one poll left to
+/// the next.
 async fn poll_from(
     source: &dyn Source,
     schedule: Schedule,
@@ -141,6 +142,7 @@ async fn poll_from(
             () = sleep_until_due(by, &clock, allowed_in, LOOK) => {}
         }
         next = match source.poll_once().await {
+            Ok(outcome) if outcome.more => (outcome.next_after, NONE),
             Ok(outcome) => (outcome.next_after, &schedule),
             Err(failure) if failure.error.is_outage() => (failure.next_after, NONE),
             Err(failure) => (failure.next_after, &schedule),
@@ -313,13 +315,14 @@ mod tests {
                 items: 0,
                 malformed: 0,
                 gap: false,
+                more: count < 8,
             };
             async move { if count < 5 { Err(failed) } else { Ok(outcome) } }.boxed()
         }
     }
 
     #[tokio::test]
-    async fn an_outage_is_waited_for_beside_the_schedule() {
+    async fn an_outage_and_what_is_left_are_waited_for_beside_the_schedule() {
         let source = Arc::new(Shaky(AtomicUsize::new(0)));
         let stop = CancellationToken::new();
         let clock: SharedClock = Arc::new(SystemClock);
@@ -328,8 +331,8 @@ mod tests {
         let never = CancellationToken::new();
         let polling = poll_from(&*source, yearly, clock, None, &never);
         let enough = async {
-            let polls = async || source.0.load(Ordering::SeqCst) >= 6;
-            eventually("it was polled six times", polls).await;
+            let polls = async || source.0.load(Ordering::SeqCst) >= 9;
+            eventually("it was polled nine times", polls).await;
             stop.cancel();
         };
         tokio::select! {

@@ -58,7 +58,7 @@ pub async fn self_report(
         Outcome::Public(_) => SelfReport::Public,
         Outcome::Revoked(_) => SelfReport::Revoked,
         Outcome::AlreadyInvalid(key) => ended(key.revoked_at, key.expires_at, now),
-        Outcome::RevokedToken(token) | Outcome::InvalidToken(token) => {
+        Outcome::RevokedToken(token, _) | Outcome::InvalidToken(token) => {
             // A leak revokes an expired token, too, by which it is no other one to whoever reports it.
             let in_time = |at: &Timestamp| token.expires_at.is_none_or(|end| *at < end);
             ended(token.revoked_at.filter(in_time), token.expires_at, now)

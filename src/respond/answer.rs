@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::store::{Key, LogDraft, Token};
+use crate::store::{Key, LogDraft, Place, Token};
 
 /// Result of a sighting: one outcome for each project that holds the value, none if the value is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,8 +54,8 @@ pub enum Outcome {
     /// expired.
     AlreadyInvalid(Arc<SeenKey>),
     /// An access token of Rescind itself that was valid until this sighting revoked it. The revocation log covers keys
-    /// only.
-    RevokedToken(Arc<Token>),
+    /// only, so that the place where it was seen is in the daemon's log alone.
+    RevokedToken(Arc<Token>, Arc<Place>),
     /// An access token of Rescind itself that was invalid before.
     InvalidToken(Arc<Token>),
 }
@@ -78,7 +78,7 @@ impl Answer {
             Outcome::Public(key) | Outcome::Revoked(key) | Outcome::AlreadyInvalid(key) => {
                 Some(&**key)
             }
-            Outcome::RevokedToken(_) | Outcome::InvalidToken(_) => None,
+            Outcome::RevokedToken(..) | Outcome::InvalidToken(_) => None,
         })
     }
 }
@@ -136,10 +136,13 @@ impl Outcome {
             Self::Public(key) => {
                 tracing::info!(key = %key.id, actor, "a public key was reported");
             }
-            Self::RevokedToken(token) => tracing::warn!(
-                token = %token.id, role = token.role.name(), project = token.project, actor,
-                "a leaked access token of Rescind itself was revoked"
-            ),
+            Self::RevokedToken(token, place) => {
+                let (repository, url) = (place.repository.as_deref(), place.url.as_deref());
+                tracing::warn!(
+                    token = %token.id, role = token.role.name(), project = token.project, repository, url, actor,
+                    "a leaked access token of Rescind itself was revoked"
+                );
+            }
             Self::InvalidToken(token) => tracing::info!(
                 token = %token.id, actor, "an access token that is invalid already was reported"
             ),

@@ -116,8 +116,8 @@ impl Cursor {
 struct Moved {
     /// Those that one poll takes.
     pushes: Vec<Push>,
-    /// `true` if there are more.
-    more: bool,
+    /// Number of those that are left to the next poll.
+    left: usize,
     /// `true` if some of the others were never read.
     unread: bool,
     /// Number of references that have a key in place of a commit, of a format that consists of digits.
@@ -216,7 +216,7 @@ impl GitRemote {
         }
         let Moved {
             pushes: moved,
-            more,
+            left,
             unread,
             malformed,
         } = apart(names, || self.moved(references, &mut cursor));
@@ -230,7 +230,10 @@ impl GitRemote {
             );
         }
         (cursor.begun, cursor.incomplete) = (true, unread && is_first);
-        let interval = self.frame.interval(if more { SOON } else { INTERVAL });
+        let interval = match left {
+            0 => self.frame.interval(INTERVAL),
+            _ => SOON,
+        };
         apart(names, || {
             for push in &moved {
                 // The existing contents of a repository are read only when nothing else waits.
@@ -249,6 +252,9 @@ impl GitRemote {
         state.cursor = apart(names, || cursor.to_json());
         drop(cursor);
         note_success(&mut state, now, interval);
+        state.error = (left > 0).then(|| {
+            format!("{left} more branches and tags moved, of which the next polls take {MAX_MOVED} at a time")
+        });
         let events = moved.len() as u64;
         state.events += events;
         if events > 0 {
@@ -263,6 +269,7 @@ impl GitRemote {
             items,
             malformed,
             gap: false,
+            more: left > 0,
         })
     }
 
@@ -273,7 +280,7 @@ impl GitRemote {
         let after = cursor.last.take();
         let after = after.and_then(|hex| NameDigest::from_hex(&hex));
         let (mut moved, mut latest) = (Vec::new(), None);
-        let (mut more, mut unread, mut malformed) = (false, false, 0);
+        let (mut left, mut unread, mut malformed) = (0, false, 0);
         let redactor = self.frame.parts.responder.redactor();
         let head = &references.head;
         let is_head_listed = references.unnamed_head().is_none();
@@ -301,7 +308,7 @@ impl GitRemote {
                 continue;
             }
             if known != Some(id) && moved.len() >= MAX_MOVED {
-                more = true;
+                left += 1;
                 unread |= known.is_none();
                 cursor.seen.0.extend(known.map(|known| (digest, known)));
                 continue;
@@ -325,10 +332,10 @@ impl GitRemote {
                 moved.extend(self.head_moved(id, known, &mut cursor.seen));
             }
         }
-        cursor.last = latest.filter(|_| more).map(NameDigest::to_hex);
+        cursor.last = latest.filter(|_| left > 0).map(NameDigest::to_hex);
         Moved {
             pushes: moved,
-            more,
+            left,
             unread,
             malformed,
         }

@@ -23,6 +23,8 @@ pub struct PollOutcome {
     /// `true` if events may have been missed, for example because nothing that was read overlaps with the previous
     /// poll.
     pub gap: bool,
+    /// `true` if the next poll goes on with what this one left, whatever the schedule.
+    pub more: bool,
 }
 
 /// Failure of a poll.

@@ -180,6 +180,7 @@ impl Redelivery {
             items: 0,
             malformed: sweep.malformed,
             gap: sweep.lost + sweep.skipped > 0,
+            more: false,
         })
     }
 

@@ -9,13 +9,15 @@ use uuid::Uuid;
 use super::super::answer::Outcome;
 use super::super::clean::CleanSighting;
 use crate::keyformat::Sha256Digest;
-use crate::store::{StoreError, Token, Tx};
+use crate::store::{Place, StoreError, Token, Tx};
 
 /// Access tokens that were reported.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     /// Tokens as they are stored, by the digests of their values.
     found: HashMap<Sha256Digest, Arc<Token>>,
+    /// Places where they were seen first, by the same.
+    places: HashMap<Sha256Digest, Arc<Place>>,
     /// Identifiers of those that were revoked by this report, and of which no outcome says so yet.
     revoked: HashSet<Uuid>,
 }
@@ -27,8 +29,11 @@ impl Tokens {
         seen: impl IntoIterator<Item = &'s CleanSighting>,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
+        let mut places = HashMap::new();
         let tokens = seen.into_iter().filter_map(|sighting| {
             let token = Arc::clone(sighting.token()?);
+            let place = places.entry(sighting.digest());
+            place.or_insert_with(|| Arc::clone(&sighting.place));
             Some((sighting.digest(), token))
         });
         let mut found: HashMap<Sha256Digest, Arc<Token>> = tokens.collect();
@@ -51,17 +56,21 @@ impl Tokens {
                 *token = Arc::new(stored);
             }
         }
-        Ok(Self { found, revoked })
+        Ok(Self {
+            found,
+            places,
+            revoked,
+        })
     }
 
     /// Returns the outcome for a value, if it is a token. The first outcome is that it was revoked, if it was.
     pub(super) fn outcome(&mut self, digest: &Sha256Digest) -> Option<Outcome> {
         let token = Arc::clone(self.found.get(digest)?);
-        Some(if self.revoked.remove(&token.id) {
-            Outcome::RevokedToken(token)
-        } else {
-            Outcome::InvalidToken(token)
-        })
+        if self.revoked.remove(&token.id) {
+            let place = Arc::clone(self.places.get(digest)?);
+            return Some(Outcome::RevokedToken(token, place));
+        }
+        Some(Outcome::InvalidToken(token))
     }
 }
 
@@ -73,7 +82,7 @@ mod tests {
     use super::super::super::known::Known;
     use super::*;
     use crate::keyformat::KeyValue;
-    use crate::store::{NewToken, Place, Role, Store, StoreOptions};
+    use crate::store::{NewToken, Role, Store, StoreOptions};
 
     #[tokio::test]
     async fn a_token_that_somebody_else_revoked_meanwhile_keeps_that_time() {

@@ -235,7 +235,7 @@ impl TimelineEvent {
 #[utoipa::path(
     get, path = "/api/v1/incidents", operation_id = "list_incidents", tag = "Operators",
     params(
-        ("status" = Option<String>, Query, description = "`open`, `acknowledged`, `resolved` or `held`"),
+        ("status" = Option<String>, Query, pattern = "^(open|acknowledged|resolved|held)$", description = "`open`, `acknowledged`, `resolved` or `held`"),
         ("format" = Option<String>, Query, description = "Of keys of this format"),
         ("source" = Option<String>, Query, description = "With an occurrence from this source, among the first 500"),
         ("owner" = Option<String>, Query, description = "Of keys of this user or team"),

@@ -160,7 +160,7 @@ fn too_long() -> ApiError {
 /// Export the whole chain, oldest entry first. The JSON Lines can be verified offline.
 #[utoipa::path(
     get, path = "/api/v1/revocations/export", operation_id = "export_revocations", tag = "Operators",
-    params(("format" = Option<String>, Query, description = "`jsonl` (default) or `csv`")),
+    params(("format" = Option<String>, Query, pattern = "^(jsonl|csv)$", description = "`jsonl` (default) or `csv`")),
     responses(
         (
             status = 200,

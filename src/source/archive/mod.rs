@@ -167,6 +167,7 @@ impl GhArchive {
             items: track.items - before.items,
             malformed: track.malformed - before.malformed,
             gap,
+            more: false,
         };
         let source = &self.frame.name;
         if outcome.items > 0 {

@@ -196,6 +196,7 @@ impl GitHubEvents {
             items: added,
             malformed,
             gap: gap || lost > 0,
+            more: false,
         })
     }
 

