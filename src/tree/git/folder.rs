@@ -21,11 +21,20 @@ pub(super) enum EntryKind {
 }
 
 impl EntryKind {
-    /// Returns the kind with this mode, in octal digits.
+    /// Returns the kind with this mode, in octal digits. As git does, it looks at the bits of the type alone, however
+    /// many digits precede them. A mode that git refuses is that of a file, which is scanned.
     pub(super) fn of_mode(mode: &[u8]) -> Self {
-        match mode {
-            b"40000" | b"040000" => Self::Folder,
-            b"160000" => Self::Submodule,
+        const TYPE: u32 = 0o170_000;
+        let mut bits = 0_u32;
+        for digit in mode {
+            if !matches!(digit, b'0'..=b'7') {
+                return Self::File;
+            }
+            bits = bits << 3 | u32::from(digit - b'0');
+        }
+        match bits & TYPE {
+            0o040_000 => Self::Folder,
+            0o160_000 => Self::Submodule,
             _ => Self::File,
         }
     }
@@ -204,6 +213,28 @@ mod tests {
         assert_eq!(Entries::from(text, entries[0].end, 1).count(), 2);
         assert_eq!(extended(b"", b"a"), b"a");
         assert_eq!(extended(b"a", b"b"), b"a/b");
+    }
+
+    #[test]
+    fn modes_are_read_as_git_reads_them() {
+        for (mode, kind) in [
+            ("40000", EntryKind::Folder),
+            ("040000", EntryKind::Folder),
+            ("0040000", EntryKind::Folder),
+            ("40755", EntryKind::Folder),
+            ("7770000000000040000", EntryKind::Folder),
+            ("160000", EntryKind::Submodule),
+            ("0160644", EntryKind::Submodule),
+            ("100644", EntryKind::File),
+            ("120000", EntryKind::File),
+            ("140000", EntryKind::File),
+            ("4", EntryKind::File),
+            ("", EntryKind::File),
+            ("4000x", EntryKind::File),
+            ("48000", EntryKind::File),
+        ] {
+            assert_eq!(EntryKind::of_mode(mode.as_bytes()), kind, "{mode}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod compare;
 mod folder;
 mod history;
 mod lender;
+mod links;
 mod lost;
 mod objects;
 mod references;

@@ -5,10 +5,10 @@ use std::sync::mpsc::SyncSender;
 
 use super::command::Repository;
 use super::compare::{Comparison, PARENTS_MAX};
-use super::lost::{LACKS, Lost, headers};
+use super::lost::{LACKS, Lost};
 use super::shallow::{self, Cut};
 use super::wanted::{self, Wanted};
-use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, references};
+use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, links, references};
 use crate::scan::{LostObject, Scanner};
 
 const LIST: &str = "list the commits and what they add";
@@ -139,16 +139,12 @@ struct Commit {
 /// Reads a commit. If it cannot be read, what is new is unclear.
 fn read(comparison: &mut Comparison<'_>, id: &str) -> Result<Option<Commit>, HistoryError> {
     let text = comparison.commit(id, START)?.unwrap_or_default();
-    let named = |wanted: &'static str| {
-        let all = headers(&text).filter(move |(name, _)| *name == wanted);
-        all.map(|(_, id)| id.to_owned())
-    };
-    let Some(folder) = named("tree").next() else {
+    let Some(folder) = links::folder(&text) else {
         comparison
             .unclear
             .get_or_insert(format!("{LACKS}: commit {id}"));
         return Ok(None);
     };
-    let parents = named("parent").collect();
+    let parents = links::parents(&text).collect();
     Ok(Some(Commit { folder, parents }))
 }

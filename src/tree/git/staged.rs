@@ -8,8 +8,7 @@ use std::sync::mpsc::SyncSender;
 use super::command::Repository;
 use super::compare::{Comparison, HELD_MAX};
 use super::folder::{ByName, EntryKind, PATH_MAX, cut, hexadecimal};
-use super::lost::headers;
-use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, shallow};
+use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, links, shallow};
 use crate::scan::LostObject;
 
 const LIST: &str = "list what is staged";
@@ -237,9 +236,7 @@ impl Head {
             None => None,
         };
         let text = text.unwrap_or_default();
-        let top = headers(&text).find(|(name, _)| *name == "tree");
-        let top = top.map(|(_, id)| id.to_owned());
-        self.enter(comparison, 0, top)
+        self.enter(comparison, 0, links::folder(&text))
     }
 
     /// Leaves the folders that are not on the way to `path`, of which the first `common` bytes are those of the path

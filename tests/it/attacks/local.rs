@@ -6,6 +6,8 @@ mod bombs;
 #[cfg(unix)]
 mod endless;
 #[cfg(unix)]
+mod forged;
+#[cfg(unix)]
 mod ignored;
 #[cfg(unix)]
 mod long;
