@@ -22,6 +22,7 @@ mod lost;
 mod objects;
 mod references;
 mod running;
+mod seen;
 mod shallow;
 mod silence;
 mod since;

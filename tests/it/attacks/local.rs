@@ -10,6 +10,8 @@ mod forged;
 #[cfg(unix)]
 mod ignored;
 #[cfg(unix)]
+mod large;
+#[cfg(unix)]
 mod long;
 #[cfg(unix)]
 mod names;
