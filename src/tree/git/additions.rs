@@ -43,20 +43,25 @@ impl Additions {
     pub(super) fn compare(&mut self, text: &[u8], other: &ByName) {
         let entries = Entries::from(text, 0, self.width);
         for (number, (entry, addition)) in (0..).zip(entries.zip(&mut self.entries)) {
-            for before in other.find(entry.name) {
-                if (before.kind, before.hash) == (entry.kind, entry.hash) {
-                    *addition = Addition::None;
-                }
-                if *addition == Addition::Named {
-                    *addition = Addition::Changed;
-                }
-                let is_folder = [before.kind, entry.kind] == [EntryKind::Folder; 2];
-                if is_folder && *addition == Addition::Changed && self.before.len() < BEFORE_MAX {
-                    let mut hash = [0; 32];
-                    hash[..self.width].copy_from_slice(before.hash);
-                    self.before.push((number, hash));
-                }
+            // Each is looked up, not passed: both folders may have one name as often as there is room for.
+            if *addition == Addition::None || other.has(&entry) {
+                *addition = Addition::None;
+                continue;
             }
+            if *addition == Addition::Named && other.find(entry.name).next().is_none() {
+                continue;
+            }
+            *addition = Addition::Changed;
+            if entry.kind != EntryKind::Folder {
+                continue;
+            }
+            let room = BEFORE_MAX - self.before.len();
+            self.before
+                .extend(other.folders(entry.name).take(room).map(|before| {
+                    let mut hash = [0; 32];
+                    hash[..before.hash.len()].copy_from_slice(before.hash);
+                    (number, hash)
+                }));
         }
         // Stable: what was compared first comes first.
         self.before.sort_by_key(|(number, _)| *number);

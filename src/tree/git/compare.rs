@@ -6,14 +6,14 @@
 //! What is held has a bound, whatever is compared: the folders on the way to one, one that they are compared with, a
 //! path that is told, and contents that are new until there are some thousands of them, which are then scanned.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::rc::Rc;
 
 use super::additions::{Addition, Additions};
 use super::command::Repository;
 use super::folder::{ByName, Entries, EntryKind, extend, hexadecimal, told};
 use super::lost::LACKS;
 use super::objects::{Answer, Lookup, READ_MAX};
+use super::seen::Seen;
 use super::wanted::{self, Wanted};
 use super::{Engine, HistoryError, Outlet, Stop};
 use crate::scan::{Finding, GitKind, GitObject, Part, Scanner};
@@ -21,7 +21,17 @@ use crate::scan::{Finding, GitKind, GitObject, Part, Scanner};
 /// Maximum depth of folders, as git has it.
 const DEPTH_MAX: usize = 2048;
 /// Maximum size of all folders on the way to one, in bytes.
-pub(super) const HELD_MAX: usize = 96 << 20;
+const HELD_MAX: usize = 88 << 20;
+/// Size of all that is remembered and of all folders, in bytes. Where more is remembered, folders have less room. What
+/// is remembered may double within a folder, by up to 76 MiB, which the 256 MiB of a scan leave beside half of the rest.
+const ROOM: usize = 176 << 20;
+/// Maximum number of contents and folders that are remembered, which take 151 MiB. An ordinary commit has about four.
+/// Beyond it, folders are not compared, which is told.
+const SEEN_MAX: usize = 14_000_000;
+/// Maximum size of what is read again of folders that others are compared with, in bytes. Beyond it, all counts as new.
+const REREAD_MAX: usize = 256 << 20;
+/// Size of a folder, in bytes, up to which it is read as often as others are compared with it.
+const SMALL: usize = 64 << 10;
 /// Size of what is known of new contents, in bytes, beyond which these are scanned before more is compared.
 const WANTED_MAX: usize = 16 << 20;
 /// Maximum number of others that a folder is compared with. Beyond it, all that is in the folder counts as new.
@@ -36,11 +46,12 @@ pub(super) struct Comparison<'a> {
     lookup: Lookup,
     scanner: Scanner<'a>,
     outlet: Outlet<'a>,
-    /// Contents that were collected, and folders with what they were compared with, as hashes.
-    seen: HashSet<u128>,
-    hashers: [RandomState; 2],
-    /// For each folder, the number of others that it was compared with.
-    others: HashMap<u128, u8>,
+    /// Contents that were collected, folders with what they were compared with and how often, and candidates in names.
+    seen: Seen,
+    /// The last large folder that others were compared with.
+    last: Option<(String, Rc<ByName>)>,
+    /// What may still be read of folders that others are compared with, in bytes beyond the sizes of what is compared.
+    left: usize,
     /// Contents that are new and were not scanned yet. Each is new once.
     wanted: Vec<Wanted>,
     /// Size of what is known of them, in bytes.
@@ -74,9 +85,9 @@ impl<'a> Comparison<'a> {
             lookup: Lookup::new(repository)?,
             scanner: Scanner::new(engine),
             outlet,
-            seen: HashSet::new(),
-            hashers: [RandomState::new(), RandomState::new()],
-            others: HashMap::new(),
+            seen: Seen::new(SEEN_MAX),
+            last: None,
+            left: REREAD_MAX,
             wanted: Vec::new(),
             wanted_bytes: 0,
             unclear: None,
@@ -92,11 +103,12 @@ impl<'a> Comparison<'a> {
     }
 
     /// Reads a folder. If it cannot be read, what is new is unclear.
-    pub(super) fn folder(&mut self, id: &str) -> Result<Option<Vec<u8>>, HistoryError> {
-        let reason = match self.lookup.get(id, READ_MAX)? {
+    fn folder(&mut self, id: &str) -> Result<Option<Vec<u8>>, HistoryError> {
+        let max = READ_MAX.min(self.room() as u64 * 2 / 5);
+        let reason = match self.lookup.get(id, max)? {
             Answer::Read(GitKind::Tree, text, true) => return Ok(Some(text)),
             Answer::Read(GitKind::Tree, _, false) => {
-                format!("a folder has more than {} MiB: tree {id}", READ_MAX >> 20)
+                format!("a folder has more than {} MiB: tree {id}", max >> 20)
             }
             Answer::Read(..) => format!("what should be a folder is none: {id}"),
             Answer::Missing => format!("{LACKS}: tree {id}"),
@@ -105,17 +117,70 @@ impl<'a> Comparison<'a> {
         Ok(None)
     }
 
+    /// Reads a folder that one of `size` bytes is compared with, while folders of `held` bytes are held. If it cannot
+    /// be read, what is new is unclear. The last large one is kept, which any number of small ones may be compared with.
+    pub(super) fn other(
+        &mut self,
+        id: &str,
+        size: usize,
+        held: usize,
+    ) -> Result<Option<Rc<ByName>>, HistoryError> {
+        if let Some((_, folder)) = self.last.as_ref().filter(|(last, _)| last == id) {
+            return Ok(Some(Rc::clone(folder)));
+        }
+        self.make_room(held);
+        let Some(text) = self.folder(id)? else {
+            return Ok(None);
+        };
+        let is_large = text.len() > SMALL;
+        let beyond = text.len().saturating_sub(size.max(SMALL));
+        self.left = self.left.saturating_sub(beyond);
+        let folder = Rc::new(ByName::new(text, id.len() / 2));
+        if is_large && held + folder.held() <= self.held_max() {
+            self.last = Some((id.to_owned(), Rc::clone(&folder)));
+        }
+        Ok(Some(folder))
+    }
+
+    /// Returns the reason that no other folder is read any more, if that is so.
+    pub(super) fn is_exhausted(&self) -> Option<String> {
+        let reason = || format!("they take more than {} MiB to read", REREAD_MAX >> 20);
+        (self.left == 0).then(reason)
+    }
+
+    /// Returns the maximum size of all folders on the way to one, in bytes.
+    pub(super) fn held_max(&self) -> usize {
+        HELD_MAX.min(self.room() / 2)
+    }
+
+    /// Returns the room for folders, in bytes: a half for those on the way to one, and two fifths for the text of one
+    /// that they are compared with, whose order takes a sixth of that.
+    fn room(&self) -> usize {
+        ROOM.saturating_sub(self.seen.held())
+    }
+
+    /// Forgets the last large folder unless there is room for it beside `held` bytes, or it is among those.
+    pub(super) fn make_room(&mut self, held: usize) {
+        let max = self.held_max();
+        let takes_too_much = |(_, folder): &(String, Rc<ByName>)| {
+            Rc::strong_count(folder) == 1 && held + folder.held() > max
+        };
+        if self.last.as_ref().is_some_and(takes_too_much) {
+            self.last = None;
+        }
+    }
+
     /// Collects what the folder `id` at `path` has and none of the folders `before` had at the same place. A file that
-    /// one of them had, with the same contents and name, is not new.
+    /// one of them had, with the same contents and name, is not new. Folders of `held` bytes are held meanwhile.
     pub(super) fn compare(
         &mut self,
         id: &str,
         before: Vec<String>,
         mut path: Vec<u8>,
         commit: Option<&str>,
+        mut held: usize,
     ) -> Result<(), Stop> {
         let width = id.len() / 2;
-        let mut held = 0;
         let first = self.enter(id, before, path.len(), &mut held)?;
         let mut levels: Vec<Level> = first.into_iter().collect();
         while let Some(level) = levels.last_mut() {
@@ -160,7 +225,7 @@ impl<'a> Comparison<'a> {
         path: &[u8],
         commit: Option<&str>,
     ) -> Result<(), Stop> {
-        if !self.is_new(&id) {
+        if !self.seen.insert(&id) {
             return Ok(());
         }
         let wanted = Wanted {
@@ -195,14 +260,15 @@ impl<'a> Comparison<'a> {
         let Self {
             scanner,
             outlet,
-            hashers: [hasher, _],
+            seen,
             ..
         } = self;
-        let mut seen = HashSet::new();
+        // Once for all of its candidates, of which it has as many as there is room for.
+        let place = seen.hash(&(path, name));
         let mut listening = Ok(());
         scanner.scan_text(name, &mut |candidate| {
-            let key = hasher.hash_one((candidate.value.expose(), &candidate.format));
-            if listening.is_err() || !seen.insert(key) {
+            let key = (place, candidate.value.expose(), &candidate.format);
+            if listening.is_err() || !seen.insert(&key) {
                 return;
             }
             listening = outlet.found(Finding {
@@ -232,36 +298,37 @@ impl<'a> Comparison<'a> {
         if before.iter().any(|before| before == id) {
             return Ok(None);
         }
-        let of_this = self.key(id);
-        let others = self.others.entry(of_this).or_default();
-        if *others == OTHERS_MAX {
-            before.clear();
-        }
-        let whole = self.key(&(id, &[] as &[String]));
-        if self.seen.contains(&whole) || !self.is_new(&(id, before.as_slice())) {
+        before.truncate(PARENTS_MAX);
+        if self.seen.is_full() {
+            let reason = format!("more than {SEEN_MAX} files and folders are new: tree {id}");
+            self.unclear.get_or_insert(reason);
             return Ok(None);
         }
-        if let Some(others) = self.others.get_mut(&of_this) {
-            *others = others.saturating_add(1).min(OTHERS_MAX);
+        if !self.tells_more(id, &mut before) {
+            return Ok(None);
         }
         let Some(text) = self.folder(id)? else {
             return Ok(None);
         };
-        if *held + text.len() > HELD_MAX {
+        if *held + text.len() > self.held_max() {
             return Ok(self.too_much(id));
         }
         let width = id.len() / 2;
         let mut additions = Additions::of(&text, width);
         for id in before {
             // One at a time: each may be as large as this one.
-            if let Some(before) = self.folder(&id)? {
-                additions.compare(&text, &ByName::new(before, width));
+            let beside = *held + text.len() + additions.held();
+            if self.is_exhausted().is_none()
+                && let Some(other) = self.other(&id, text.len(), beside)?
+            {
+                additions.compare(&text, &other);
             }
         }
         let size = size_of::<Level>() + text.len() + additions.held();
-        if *held + size > HELD_MAX {
+        if *held + size > self.held_max() {
             return Ok(self.too_much(id));
         }
+        self.make_room(*held + size);
         *held += size;
         Ok(Some(Level {
             id: id.to_owned(),
@@ -273,21 +340,39 @@ impl<'a> Comparison<'a> {
         }))
     }
 
+    /// Returns whether a folder may tell more than it did, compared with `before`, from which all are taken that it is
+    /// not to be compared with.
+    fn tells_more(&mut self, id: &str, before: &mut Vec<String>) -> bool {
+        let whole = (id, &[] as &[String]);
+        if self.seen.contains(&whole) {
+            return false;
+        }
+        if self.is_exhausted().is_some() {
+            before.clear();
+        }
+        if before.is_empty() {
+            return self.seen.insert(&whole);
+        }
+        // Most folders are compared once. That is all that is remembered of them: what they were compared with is from
+        // the second time on, so that one may be read once more than needed.
+        if self.seen.insert(&(id, 0_u8)) {
+            return true;
+        }
+        if self.seen.contains(&(id, before.as_slice())) {
+            return false;
+        }
+        if (1..OTHERS_MAX).any(|time| self.seen.insert(&(id, time))) {
+            return self.seen.insert(&(id, before.as_slice()));
+        }
+        before.clear();
+        self.seen.insert(&whole)
+    }
+
     /// Notes that a folder is not read, since those on the way to it take too much.
     fn too_much(&mut self, id: &str) -> Option<Level> {
-        let reason = format!("folders take more than {} MiB: tree {id}", HELD_MAX >> 20);
+        let max = self.held_max() >> 20;
+        let reason = format!("folders take more than {max} MiB: tree {id}");
         self.unclear.get_or_insert(reason);
         None
-    }
-
-    fn is_new(&mut self, what: &(impl Hash + ?Sized)) -> bool {
-        let key = self.key(what);
-        self.seen.insert(key)
-    }
-
-    /// Returns a hash that nobody else can compute, so that nobody can have two things take each other's place.
-    fn key(&self, what: &(impl Hash + ?Sized)) -> u128 {
-        let [high, low] = [0, 1].map(|half: usize| self.hashers[half].hash_one(what));
-        u128::from(high) << 64 | u128::from(low)
     }
 }

@@ -7,11 +7,14 @@ use crate::tree::open::path_of;
 /// Maximum length of the paths that are told, in bytes. Longer ones are cut.
 pub(super) const PATH_MAX: usize = 16 << 10;
 
+/// Maximum number of folders of one name in a folder that are compared. Git itself makes one.
+const FOLDERS_MAX: usize = 16;
+
 /// Stands for the names that were cut off a path. No name has such a byte.
 const CUT: u8 = 0;
 
 /// Kind of an entry of a folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum EntryKind {
     /// File or symbolic link.
     File,
@@ -21,11 +24,20 @@ pub(super) enum EntryKind {
 }
 
 impl EntryKind {
-    /// Returns the kind with this mode, in octal digits.
+    /// Returns the kind with this mode, in octal digits. As git does, it looks at the bits of the type alone, however
+    /// many digits precede them. A mode that git refuses is that of a file, which is scanned.
     pub(super) fn of_mode(mode: &[u8]) -> Self {
-        match mode {
-            b"40000" | b"040000" => Self::Folder,
-            b"160000" => Self::Submodule,
+        const TYPE: u32 = 0o170_000;
+        let mut bits = 0_u32;
+        for digit in mode {
+            if !matches!(digit, b'0'..=b'7') {
+                return Self::File;
+            }
+            bits = bits << 3 | u32::from(digit - b'0');
+        }
+        match bits & TYPE {
+            0o040_000 => Self::Folder,
+            0o160_000 => Self::Submodule,
             _ => Self::File,
         }
     }
@@ -136,7 +148,8 @@ fn is_cut(path: &[u8]) -> bool {
 pub(super) struct ByName {
     text: Vec<u8>,
     width: usize,
-    /// Where the entries begin, in the order of their names. Whoever writes a folder need not keep that order.
+    /// Where the entries begin, in the order of their names, kinds and hashes. Whoever writes a folder need not keep the
+    /// order of names, and may repeat a name as often as there is room for.
     starts: Vec<u32>,
 }
 
@@ -149,8 +162,8 @@ impl ByName {
             starts.push(u32::try_from(start).unwrap_or(u32::MAX));
             start = entry.end;
         }
-        let name = |start: u32| name_at(&text, start, width);
-        starts.sort_unstable_by(|a, b| name(*a).cmp(name(*b)));
+        let order = |start: u32| entry_at(&text, start, width).map(order_of);
+        starts.sort_unstable_by(|a, b| order(*a).cmp(&order(*b)));
         Self {
             text,
             width,
@@ -160,11 +173,42 @@ impl ByName {
 
     /// Returns the entries of this name.
     pub(super) fn find<'f>(&'f self, name: &'f [u8]) -> impl Iterator<Item = FolderEntry<'f>> {
-        let is_before = |start: &u32| name_at(&self.text, *start, self.width) < name;
+        self.from(name, EntryKind::File)
+    }
+
+    /// Returns the folders of this name. If there are many, these are only some of them.
+    pub(super) fn folders<'f>(&'f self, name: &'f [u8]) -> impl Iterator<Item = FolderEntry<'f>> {
+        let folders = self.from(name, EntryKind::Folder);
+        let folders = folders.take_while(|entry| entry.kind == EntryKind::Folder);
+        folders.take(FOLDERS_MAX)
+    }
+
+    /// Returns whether it has an entry with the same name, kind and hash.
+    pub(super) fn has(&self, entry: &FolderEntry<'_>) -> bool {
+        let wanted = Some(order_of(*entry));
+        let order = |start: &u32| self.entry(*start).map(order_of);
+        let found = self
+            .starts
+            .binary_search_by(|start| order(start).cmp(&wanted));
+        found.is_ok()
+    }
+
+    /// Returns the entries of this name, from those of a kind on.
+    fn from<'f>(
+        &'f self,
+        name: &'f [u8],
+        kind: EntryKind,
+    ) -> impl Iterator<Item = FolderEntry<'f>> {
+        let wanted = Some((name, kind, &[][..]));
+        let is_before = |start: &u32| self.entry(*start).map(order_of) < wanted;
         let first = self.starts.partition_point(is_before);
         let entries = self.starts[first..].iter();
-        let entries = entries.filter_map(|start| entry_at(&self.text, *start, self.width));
+        let entries = entries.filter_map(|start| self.entry(*start));
         entries.take_while(move |entry| entry.name == name)
+    }
+
+    fn entry(&self, start: u32) -> Option<FolderEntry<'_>> {
+        entry_at(&self.text, start, self.width)
     }
 
     /// Returns the number of bytes that it holds.
@@ -177,8 +221,8 @@ fn entry_at(text: &[u8], start: u32, width: usize) -> Option<FolderEntry<'_>> {
     Entries::from(text, start as usize, width).next()
 }
 
-fn name_at(text: &[u8], start: u32, width: usize) -> &[u8] {
-    entry_at(text, start, width).map_or(&[], |entry| entry.name)
+fn order_of(entry: FolderEntry<'_>) -> (&[u8], EntryKind, &[u8]) {
+    (entry.name, entry.kind, entry.hash)
 }
 
 #[cfg(test)]
@@ -204,6 +248,28 @@ mod tests {
         assert_eq!(Entries::from(text, entries[0].end, 1).count(), 2);
         assert_eq!(extended(b"", b"a"), b"a");
         assert_eq!(extended(b"a", b"b"), b"a/b");
+    }
+
+    #[test]
+    fn modes_are_read_as_git_reads_them() {
+        for (mode, kind) in [
+            ("40000", EntryKind::Folder),
+            ("040000", EntryKind::Folder),
+            ("0040000", EntryKind::Folder),
+            ("40755", EntryKind::Folder),
+            ("7770000000000040000", EntryKind::Folder),
+            ("160000", EntryKind::Submodule),
+            ("0160644", EntryKind::Submodule),
+            ("100644", EntryKind::File),
+            ("120000", EntryKind::File),
+            ("140000", EntryKind::File),
+            ("4", EntryKind::File),
+            ("", EntryKind::File),
+            ("4000x", EntryKind::File),
+            ("48000", EntryKind::File),
+        ] {
+            assert_eq!(EntryKind::of_mode(mode.as_bytes()), kind, "{mode}");
+        }
     }
 
     #[test]
@@ -249,5 +315,13 @@ mod tests {
                 .all(|name| hashes(name).is_empty())
         );
         assert!(ByName::default().find(b"a").next().is_none());
+        let folders: Vec<_> = folder.folders(b"a").map(|entry| entry.hash).collect();
+        assert_eq!(folders, [b"A"]);
+        assert!(folder.folders(b"b").next().is_none());
+        let has = |entry: &[u8]| Entries::from(entry, 0, 1).all(|entry| folder.has(&entry));
+        assert!(has(b"100644 a\0a40755 a\0A"));
+        assert!(!has(b"100644 a\0A") && !has(b"40000 a\0a") && !has(b"100644 d\0B"));
+        let many = ByName::new(b"40000 a\0A".repeat(FOLDERS_MAX * 2), 1);
+        assert_eq!(many.folders(b"a").count(), FOLDERS_MAX);
     }
 }

@@ -14,6 +14,9 @@ use super::trail::{Place, Trail};
 use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, references, shallow, wanted};
 use crate::scan::{Candidate, Finding, GitKind, GitObject, LostObject, Part, Scanner};
 
+/// Maximum number of candidates in names that are remembered. Beyond it all are forgotten, and may be reported again.
+const NAMES_MAX: usize = 900_000;
+
 /// Scans the whole history of the repository at `path`, and reports to `counters` and `events`: the contents of each
 /// object once, whatever leads to it, and the names of references. What is found is told with the first commit that
 /// has it.
@@ -76,7 +79,15 @@ impl Names {
 
     fn is_new(&mut self, named: &Named, candidate: &Candidate) -> bool {
         let key = (named.hash, candidate.value.expose(), &candidate.format);
-        self.seen.insert(self.hasher.hash_one(key))
+        self.remember(self.hasher.hash_one(key))
+    }
+
+    /// Returns whether a candidate was not reported, as far as that is remembered.
+    fn remember(&mut self, key: u64) -> bool {
+        if self.seen.len() >= NAMES_MAX {
+            self.seen.clear();
+        }
+        self.seen.insert(key)
     }
 }
 
@@ -190,5 +201,22 @@ fn of_commit(id: String) -> GitObject {
         kind: GitKind::Commit,
         commit: Some(id.clone()),
         id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_in_names_are_forgotten_when_there_are_too_many() {
+        let mut names = Names::default();
+        let mut most = 0;
+        for key in 0..=NAMES_MAX as u64 {
+            assert!(names.remember(key));
+            most = most.max(names.seen.len());
+        }
+        assert_eq!((most, names.seen.len()), (NAMES_MAX, 1));
+        assert!(!names.remember(NAMES_MAX as u64) && names.remember(0));
     }
 }

@@ -9,7 +9,7 @@ use super::command::Repository;
 use super::folder::{Entries, EntryKind, extended, hexadecimal, told};
 use super::objects::{Contents, READ_MAX, hash, top_folder};
 use super::trail::Trail;
-use super::{Closed, HistoryError, Outlet};
+use super::{Closed, HistoryError, Outlet, links};
 use crate::scan::{GitKind, LostObject};
 
 /// Reason that an object was not scanned.
@@ -107,26 +107,21 @@ impl Lost {
     }
 
     fn look_into_commit(&mut self, text: &[u8]) {
-        for (name, id) in headers(text) {
-            match name {
-                "tree" => self.know(id, "tree", None),
-                "parent" => self.know(id, "commit", None),
-                _ => {}
-            }
+        if let Some(id) = links::folder(text) {
+            self.know(&id, "tree", None);
+        }
+        for id in links::parents(text) {
+            self.know(&id, "commit", None);
         }
     }
 
     fn look_into_tag(&mut self, text: &[u8]) {
-        let mut object = None;
-        for (name, value) in headers(text) {
-            let kind = ["blob", "tree", "commit", "tag"]
-                .into_iter()
-                .find(|kind| *kind == value);
-            match (name, object, kind) {
-                ("object", ..) => object = Some(value),
-                ("type", Some(id), Some(kind)) => self.know(id, kind, None),
-                _ => {}
-            }
+        let Some((id, named)) = links::tagged(text) else {
+            return;
+        };
+        let mut kinds = ["blob", "tree", "commit", "tag"].into_iter();
+        if let Some(kind) = kinds.find(|kind| kind.as_bytes() == named) {
+            self.know(&id, kind, None);
         }
     }
 
@@ -144,13 +139,6 @@ impl Lost {
             }
         }
     }
-}
-
-/// Returns the names and values of the header lines of a commit or a tag.
-pub(super) fn headers(text: &[u8]) -> impl Iterator<Item = (&str, &str)> {
-    let lines = text.split(|byte| *byte == b'\n');
-    let lines = lines.take_while(|line| !line.is_empty());
-    lines.filter_map(|line| std::str::from_utf8(line).ok()?.split_once(' '))
 }
 
 /// Returns those of the named objects that the repository lacks.
@@ -223,11 +211,13 @@ mod tests {
     #[test]
     fn what_refers_to_an_object_says_what_it_is() {
         let mut lost = Lost::default();
-        for id in ["aa", "bb", "cc", "dd", "ee"] {
+        let [aa, bb, cc] = ["aa", "bb", "cc"].map(|id| id.repeat(20));
+        for id in [&aa, &bb, &cc, "dd", "ee"] {
             lost.ids.insert(id.to_owned());
         }
-        lost.look_into_commit(b"tree aa\nparent bb\nauthor x\n\nparent cc\n");
-        lost.look_into_tag(b"object cc\ntype tag\ntag v1\n\n");
+        let commit = format!("tree {aa}\nparent {bb}\nauthor x\nparent {cc}\n\nparent {cc}\n");
+        lost.look_into_commit(commit.as_bytes());
+        lost.look_into_tag(format!("object {cc}\ntype tag\ntag v1\n\n").as_bytes());
         lost.look_into_folder(
             b"100644 a b\0\xdd160000 module\x00\xee40000 cut off\0",
             1,
@@ -238,9 +228,9 @@ mod tests {
         assert_eq!(
             known,
             [
-                ("aa".to_owned(), ("tree", None)),
-                ("bb".to_owned(), ("commit", None)),
-                ("cc".to_owned(), ("tag", None)),
+                (aa, ("tree", None)),
+                (bb, ("commit", None)),
+                (cc, ("tag", None)),
                 ("dd".to_owned(), ("blob", at("folder/a b"))),
             ]
         );

@@ -4,10 +4,10 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::process::{ChildStdin, Stdio};
 use std::thread::{self, JoinHandle};
 
-use super::HistoryError;
 use super::command::Repository;
 use super::running::Running;
 use super::silence::Listening;
+use super::{HistoryError, links};
 use crate::scan::GitKind;
 
 const LIST: &str = "list the objects of the history";
@@ -319,9 +319,7 @@ pub(super) fn start_of_commit(contents: &mut Contents) -> Result<Vec<u8>, Histor
 
 /// Returns the hash of the top folder that the start of a commit names.
 pub(super) fn top_folder(start: &[u8]) -> Option<Vec<u8>> {
-    let line = start.split(|byte| *byte == b'\n').next()?;
-    let id = line.strip_prefix(b"tree ")?;
-    std::str::from_utf8(id).ok().map(hash)
+    links::folder(start).map(|id| hash(&id))
 }
 
 /// Returns the bytes of an object name in hexadecimal.

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
-use super::HistoryError;
 use super::command::Repository;
-use super::lost::{headers, lacking, read_names};
+use super::lost::{lacking, read_names};
 use super::objects::{Contents, broken};
+use super::{HistoryError, links};
 
 /// The largest file that is read: 50,000 names of 41 bytes. Git takes a time that grows with their square.
 const FILE_MAX: u64 = 2 << 20;
@@ -63,9 +63,7 @@ fn parents(repository: &Repository, commits: Vec<String>) -> Result<Cut, History
         text.clear();
         let read = contents.by_ref().take(START).read_to_end(&mut text);
         read.map_err(broken)?;
-        let of_this = headers(&text).filter(|(name, _)| *name == "parent");
-        let of_this = of_this.map(|(_, id)| id.to_owned()).collect();
-        parents.insert(entry.id, of_this);
+        parents.insert(entry.id, links::parents(&text).collect());
     }
     contents.finish()?;
     Ok(parents)

@@ -1,14 +1,18 @@
 //! Scan of the additions of the commits since another one.
 
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::mpsc::SyncSender;
 
 use super::command::Repository;
 use super::compare::{Comparison, PARENTS_MAX};
-use super::lost::{LACKS, Lost, headers};
+use super::lost::{LACKS, Lost};
+use super::running::Running;
 use super::shallow::{self, Cut};
+use super::silence::Listening;
 use super::wanted::{self, Wanted};
-use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, references};
+use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, links, references};
 use crate::scan::{LostObject, Scanner};
 
 const LIST: &str = "list the commits and what they add";
@@ -57,29 +61,71 @@ pub fn scan_since(
     }
     let since = since.ok_or_else(unknown)?;
     let head = head.ok_or(HistoryError::NoCommits)?;
-    let commits = list(&repository, &format!("{since}..{head}"))?;
     let outlet = Outlet { counters, events };
     let mut lost = Lost::default();
-    let parents = commits.lines().filter_map(|commit| cut.get(commit));
-    for parent in parents.flatten() {
-        lost.add_commit(parent.clone());
-    }
     let mut comparison = Comparison::new(&repository, engine, outlet)?;
-    let compared = commits
-        .lines()
-        .try_for_each(|commit| add(&mut comparison, commit, &cut, outlet));
-    let scanned = || {
-        comparison.scan_wanted()?;
-        let ids: Vec<&str> = commits.lines().collect();
-        for ids in ids.chunks(COMMITS) {
-            let wanted: Vec<Wanted> = ids.iter().map(|id| of_commit(id)).collect();
-            wanted::scan(&repository, &wanted, engine, outlet)?;
+    let range = format!("{since}..{head}");
+    let mut commits = Commits::list(&repository, &range)?;
+    let mut scan_some = || -> Result<bool, Stop> {
+        let some = commits.next()?;
+        if some.is_empty() {
+            return Ok(false);
         }
+        let parents = some.iter().filter_map(|commit| cut.get(commit));
+        for parent in parents.flatten() {
+            lost.add_commit(parent.clone());
+        }
+        let mut added = some.iter();
+        let compared = added.try_for_each(|id| add(&mut comparison, id, &cut, outlet));
+        // A failure must not hide what was collected before it.
+        comparison.scan_wanted()?;
+        let wanted: Vec<Wanted> = some.iter().map(|id| of_commit(id)).collect();
+        wanted::scan(&repository, &wanted, engine, outlet)?;
+        compared.map(|()| true)
+    };
+    let scanned = loop {
+        match scan_some() {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(stop) => break Err(stop),
+        }
+    };
+    let scanned = scanned.and_then(|()| Ok(commits.finish()?));
+    let rest = || {
         references::scan_current(&repository, &Scanner::new(engine), outlet)?;
         Ok(lost.report(&repository, outlet)?)
     };
-    // A failure must not hide what was collected before it.
-    Stop::end(scanned().and(compared))
+    Stop::end(rest().and(scanned))
+}
+
+/// Commits of a range, oldest first, as git lists them: there may be more than could be held.
+struct Commits {
+    list: Running,
+    output: BufReader<Listening>,
+}
+
+impl Commits {
+    fn list(repository: &Repository, range: &str) -> Result<Self, HistoryError> {
+        let arguments = ["rev-list", "--topo-order", "--reverse", range, "--"];
+        let mut list = repository.start(LIST, &arguments, Stdio::null())?;
+        let output = BufReader::new(list.listen(&[]).map_err(broken)?);
+        Ok(Self { list, output })
+    }
+
+    /// Returns the next commits, or none at the end.
+    fn next(&mut self) -> Result<Vec<String>, HistoryError> {
+        let lines = self.output.by_ref().lines().take(COMMITS);
+        lines.collect::<io::Result<_>>().map_err(broken)
+    }
+
+    /// Waits for the end of the list, which must be a good one.
+    fn finish(self) -> Result<(), HistoryError> {
+        self.list.finish().map(drop)
+    }
+}
+
+fn broken(source: io::Error) -> HistoryError {
+    HistoryError::Broken { what: LIST, source }
 }
 
 fn of_commit(id: &str) -> Wanted {
@@ -88,17 +134,6 @@ fn of_commit(id: &str) -> Wanted {
         path: None,
         commit: Some(id.to_owned()),
     }
-}
-
-/// Returns the commits of a range, oldest first, one per line.
-fn list(repository: &Repository, range: &str) -> Result<String, HistoryError> {
-    let arguments = ["rev-list", "--topo-order", "--reverse", range, "--"];
-    let listed = repository.ask(&arguments)?;
-    let listed = listed.map_err(|complaint| HistoryError::Failed {
-        what: LIST,
-        complaint,
-    })?;
-    Ok(String::from_utf8_lossy(&listed).into_owned())
 }
 
 /// Collects what a commit adds to its parents.
@@ -120,7 +155,7 @@ fn add(
             let parent = read(comparison, parent)?;
             before.extend(parent.map(|parent| parent.folder));
         }
-        comparison.compare(&folder, before, Vec::new(), Some(commit))?;
+        comparison.compare(&folder, before, Vec::new(), Some(commit), 0)?;
     }
     if let Some(reason) = comparison.unclear.take() {
         let (kind, id) = ("commit", commit.to_owned());
@@ -139,16 +174,12 @@ struct Commit {
 /// Reads a commit. If it cannot be read, what is new is unclear.
 fn read(comparison: &mut Comparison<'_>, id: &str) -> Result<Option<Commit>, HistoryError> {
     let text = comparison.commit(id, START)?.unwrap_or_default();
-    let named = |wanted: &'static str| {
-        let all = headers(&text).filter(move |(name, _)| *name == wanted);
-        all.map(|(_, id)| id.to_owned())
-    };
-    let Some(folder) = named("tree").next() else {
+    let Some(folder) = links::folder(&text) else {
         comparison
             .unclear
             .get_or_insert(format!("{LACKS}: commit {id}"));
         return Ok(None);
     };
-    let parents = named("parent").collect();
+    let parents = links::parents(&text).collect();
     Ok(Some(Commit { folder, parents }))
 }

@@ -3,13 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
+use std::rc::Rc;
 use std::sync::mpsc::SyncSender;
 
 use super::command::Repository;
-use super::compare::{Comparison, HELD_MAX};
+use super::compare::Comparison;
 use super::folder::{ByName, EntryKind, PATH_MAX, cut, hexadecimal};
-use super::lost::headers;
-use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, shallow};
+use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, links, shallow};
 use crate::scan::LostObject;
 
 const LIST: &str = "list what is staged";
@@ -173,7 +173,8 @@ impl Index {
                 EntryKind::Submodule => Ok(()),
                 EntryKind::Folder => {
                     let before = folder.into_iter().collect();
-                    comparison.compare(staged.id, before, path.to_owned(), None)
+                    let held = self.head.held;
+                    comparison.compare(staged.id, before, path.to_owned(), None, held)
                 }
                 EntryKind::File if EMPTY.contains(&staged.id) => Ok(()),
                 EntryKind::File => comparison.file(staged.id.to_owned(), path, None),
@@ -222,7 +223,7 @@ struct Head {
 struct Level {
     /// Length of its path.
     path: usize,
-    folder: ByName,
+    folder: Rc<ByName>,
 }
 
 impl Head {
@@ -237,9 +238,7 @@ impl Head {
             None => None,
         };
         let text = text.unwrap_or_default();
-        let top = headers(&text).find(|(name, _)| *name == "tree");
-        let top = top.map(|(_, id)| id.to_owned());
-        self.enter(comparison, 0, top)
+        self.enter(comparison, 0, links::folder(&text))
     }
 
     /// Leaves the folders that are not on the way to `path`, of which the first `common` bytes are those of the path
@@ -263,18 +262,24 @@ impl Head {
         path: usize,
         id: Option<String>,
     ) -> Result<(), HistoryError> {
-        let mut folder = ByName::default();
-        if let Some(id) = id
-            && let Some(text) = comparison.folder(&id)?
-        {
-            folder = ByName::new(text, id.len() / 2);
-            if self.held + folder.held() > HELD_MAX {
-                let reason = format!("folders take more than {} MiB: tree {id}", HELD_MAX >> 20);
+        let mut folder = Rc::default();
+        if let Some(id) = id {
+            if let Some(reason) = comparison.is_exhausted() {
+                comparison
+                    .unclear
+                    .get_or_insert(format!("{reason}: tree {id}"));
+            } else if let Some(read) = comparison.other(&id, 0, self.held)? {
+                folder = read;
+            }
+            let max = comparison.held_max();
+            if self.held + folder.held() > max {
+                let reason = format!("folders take more than {} MiB: tree {id}", max >> 20);
                 comparison.unclear.get_or_insert(reason);
-                folder = ByName::default();
+                folder = Rc::default();
             }
         }
         self.held += folder.held();
+        comparison.make_room(self.held);
         self.levels.push(Level { path, folder });
         Ok(())
     }

@@ -6,7 +6,11 @@ mod bombs;
 #[cfg(unix)]
 mod endless;
 #[cfg(unix)]
+mod forged;
+#[cfg(unix)]
 mod ignored;
+#[cfg(unix)]
+mod large;
 #[cfg(unix)]
 mod long;
 #[cfg(unix)]
