@@ -268,7 +268,7 @@ fn checksums() {
         (
             "length = 6, ",
             "length = 6, salt = 1, ",
-            "unknown key `checksum.salt`; the keys known here are `algorithm`",
+            "unknown key `checksum.salt`; the keys known here are `algorithm`, `encoding`, `length`, `over`",
         ),
         (
             "{ algorithm = \"crc32\", encoding = \"base62\", length = 6, over = \"body\" }",
