@@ -22,8 +22,8 @@ use crate::offload;
 use crate::respond::{Known, Outcome, PlacesPerValue, Responder, Sighting, Turn, divided};
 use crate::scan::Redactor;
 use crate::store::Reason;
-use found::{Found, act_on_found};
-use reading::{Contents, MAX_HELD, Reading};
+use found::act_on_found;
+use reading::{Contents, Found, MAX_HELD, Reading};
 
 /// Maximum number of places that one report adds to one key.
 const PLACES_PER_KEY: u32 = 1000;

@@ -464,13 +464,11 @@ fn a_restore_that_is_interrupted_once_the_database_is_replaced_still_tells_what_
     // More lines than a pipe holds that nobody reads yet.
     const KEYS: usize = 2_000;
     let binary = binary();
-    let rows: String = (0..KEYS)
-        .map(|n| format!("{n:064x},user,u{n},imported\n"))
+    let rows: Vec<String> = (0..KEYS)
+        .map(|n| format!("{n:064x},user,u{n},imported"))
         .collect();
-    binary.write(
-        "keys.csv",
-        &format!("sha256,owner_type,owner_id,description\n{rows}"),
-    );
+    let head = "sha256,owner_type,owner_id,description";
+    binary.write("keys.csv", format!("{head}\n{}\n", rows.join("\n")));
     binary.run("keys import keys.csv").ok();
     binary.run("backup copy.db").ok();
     let revoked = std::process::Command::new("sqlite3")

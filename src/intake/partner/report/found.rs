@@ -3,33 +3,13 @@
 //! Who writes where a partner looks determines how many there are, and most are nobody's. They come in pieces, are looked
 //! up and, if they are ours, acted upon at once: however many there are, few are held, and none takes the room of another.
 
-use std::sync::Arc;
-
 use tokio::sync::mpsc;
 
-use super::reading::BYTES_AT_ONCE;
+use super::reading::{BYTES_AT_ONCE, Found, Standing};
 use super::{PartnerError, PartnerName, act};
 use crate::intake::rows::Row;
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::respond::{Known, Responder, Turn};
-
-/// Key that was found.
-pub(super) struct Found {
-    pub(super) value: KeyValue,
-    pub(super) standing: Standing,
-}
-
-/// How a key stands in a report.
-pub(super) enum Standing {
-    /// It is the token of a row, but for what surrounds it there.
-    Token {
-        row: usize,
-        /// Digest of the token as it was sent.
-        sent: Sha256Digest,
-    },
-    /// It stands in what is no row, or beside something else in a token, with this link.
-    Beside(Option<Arc<str>>),
-}
 
 /// What was done about the keys that were found.
 #[derive(Default)]

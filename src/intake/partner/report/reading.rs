@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::found::{Found, Standing};
 use crate::fetch::unescape;
 use crate::intake::rows::Row;
 use crate::intake::token::within;
-use crate::keyformat::KeyValue;
+use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::respond::{PlacesPerValue, URL_MAX};
 use crate::scan::{Candidate, Engine, Scanner};
 
@@ -23,6 +22,24 @@ pub(super) const MAX_HELD: usize = 3 * KEYS_AT_ONCE;
 
 /// Number of different keys after which those that were passed on are forgotten: as many as fit into a table of 40 kB.
 const MAX_SEEN: usize = 896;
+
+/// Key that was found.
+pub(super) struct Found {
+    pub(super) value: KeyValue,
+    pub(super) standing: Standing,
+}
+
+/// How a key stands in a report.
+pub(super) enum Standing {
+    /// It is the token of a row, but for what surrounds it there.
+    Token {
+        row: usize,
+        /// Digest of the token as it was sent.
+        sent: Sha256Digest,
+    },
+    /// It stands in what is no row, or beside something else in a token, with this link.
+    Beside(Option<Arc<str>>),
+}
 
 /// Contents of a report.
 #[derive(Debug, Default)]
