@@ -2,17 +2,20 @@
 //!
 //! A file that is written in place is half a file once its writer dies, so that what is replaced is written beside it and
 //! moved there. What a killed process leaves behind is named after the file and the process, and goes when somebody
-//! writes that file again.
+//! writes that file again. Processes of another container, or of the host, have numbers of their own: what is in use is
+//! locked.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::{FlockOperation, OFlags, fcntl_lock, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use tempfile::NamedTempFile;
 
@@ -27,6 +30,9 @@ const NAME_MAX: usize = 180;
 
 /// Maximum number of names in a folder that are looked at for what was left behind.
 const LOOKED_AT: usize = 65_536;
+
+/// Number of tries to create a file that nobody else takes for one that was left behind.
+const TRIES: usize = 8;
 
 /// The temporary files of this process.
 static OWN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -56,11 +62,7 @@ impl Temporary {
         let mut prefix = stem;
         prefix.push(format!("{}-", std::process::id()));
         let mut own = locked(&OWN);
-        let file = tempfile::Builder::new()
-            .prefix(&prefix)
-            .suffix(END)
-            .permissions(Permissions::from_mode(mode))
-            .tempfile_in(folder)?;
+        let file = created(folder, &prefix, mode)?;
         let path = std::path::absolute(file.path())?;
         own.insert(path.clone());
         let file = Some(file);
@@ -101,6 +103,40 @@ impl Temporary {
             .map_err(|error| error.error)?;
         sync_folder(target)
     }
+}
+
+/// Creates a file that is locked for as long as it is open.
+fn created(folder: &Path, prefix: &OsStr, mode: u32) -> io::Result<NamedTempFile> {
+    for _ in 0..TRIES {
+        let file = tempfile::Builder::new()
+            .prefix(prefix)
+            .suffix(END)
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(folder)?;
+        if is_kept_locked(file.as_file())? {
+            return Ok(file);
+        }
+    }
+    Err(io::Error::other(
+        "the temporary file was removed by another process",
+    ))
+}
+
+/// Locks a file that was just created. Returns `false` if another process came first, which removes it.
+fn is_kept_locked(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => (),
+        Err(Errno::WOULDBLOCK) => return Ok(false),
+        // Where files cannot be locked, the number of the process has to do.
+        Err(_) => return Ok(true),
+    }
+    // Network file systems make no difference between this lock and those of SQLite, which could not write to the file.
+    let is_of_its_own = fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let _ = fcntl_lock(file, FlockOperation::NonBlockingUnlock);
+    if !is_of_its_own {
+        let _ = flock(file, FlockOperation::NonBlockingUnlock);
+    }
+    Ok(file.metadata()?.nlink() > 0)
 }
 
 fn moved() -> io::Error {
@@ -195,8 +231,33 @@ fn sweep(folder: &Path, stem: &OsStr) {
     for entry in names.take(LOOKED_AT).flatten() {
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_file && is_left_behind(&entry.file_name(), stem, &entry.path()) {
-            let _ = fs::remove_file(entry.path());
+            remove_unless_used(&entry.path());
         }
+    }
+}
+
+/// Removes a file unless it is locked, or belongs to one that is.
+fn remove_unless_used(path: &Path) {
+    let name = path.as_os_str().as_bytes();
+    let of_sqlite = OF_SQLITE.iter();
+    let main = of_sqlite.filter_map(|end| name.strip_suffix(end.as_bytes()));
+    let main = main
+        .map(OsStr::from_bytes)
+        .next()
+        .unwrap_or(path.as_os_str());
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let opened = File::options().read(true).custom_flags(flags).open(main);
+    // It stays locked until it is removed: who has just created it sees that, and creates another one.
+    let lock = match opened {
+        Ok(file) => Some(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => return,
+    };
+    let is_used = lock.as_ref().is_some_and(|file| {
+        flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+    });
+    if !is_used {
+        let _ = fs::remove_file(path);
     }
 }
 
@@ -228,7 +289,7 @@ fn is_left_behind(name: &OsStr, stem: &OsStr, path: &Path) -> bool {
         return of_sqlite.is_none() && !own.contains(&path);
     }
     // Whoever has the number now may be another program: the file then stays until that is gone, too.
-    Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+    Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 #[cfg(test)]
@@ -273,6 +334,51 @@ mod tests {
         let mut kept = kept.to_vec();
         kept.sort();
         assert_eq!(names(folder.path()), kept);
+    }
+
+    /// In another container, its process has a number that is nobody's here, or that of this process.
+    #[test]
+    fn what_is_locked_is_in_use_whatever_its_process_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("copy.db");
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        let mut used = Vec::new();
+        for pid in [gone.id(), std::process::id()] {
+            let name = format!(".copy.db.{pid}-AbCdEf.rescind-tmp");
+            let file = File::create(folder.path().join(&name)).unwrap();
+            flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+            used.push(file);
+        }
+        let beside = format!(".copy.db.{}-AbCdEf.rescind-tmp-wal", gone.id());
+        fs::write(folder.path().join(beside), "x").unwrap();
+        drop(Temporary::beside(&target, 0o600).unwrap());
+        assert_eq!(names(folder.path()).len(), 3);
+        drop(used);
+        drop(Temporary::beside(&target, 0o600).unwrap());
+        assert_eq!(names(folder.path()), [] as [String; 0]);
+    }
+
+    #[test]
+    fn a_file_is_locked_until_it_is_moved_and_another_is_made_if_somebody_removes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out.txt");
+        let is_free = |path: &Path| {
+            let file = File::open(path).unwrap();
+            flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        };
+        let file = Temporary::beside(&target, 0o600).unwrap();
+        assert!(!is_free(file.path()));
+        file.persist(&target).unwrap();
+        assert!(is_free(&target));
+        // Somebody takes it for one that was left behind, in the moment before it is locked.
+        let file = File::create(folder.path().join("new")).unwrap();
+        let other = File::open(folder.path().join("new")).unwrap();
+        flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert!(!is_kept_locked(&file).unwrap());
+        fs::remove_file(folder.path().join("new")).unwrap();
+        drop(other);
+        assert!(!is_kept_locked(&file).unwrap());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod valid_again;
 
 use std::io::Write as _;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -18,7 +19,7 @@ use crate::config::Needs;
 use crate::store::{
     BackupContents, Candidate, Compared, Lacking, Store, StoreOptions, check_unused, database_file,
 };
-use crate::temporary::folder_of;
+use crate::temporary::{folder_of, moving};
 
 /// `rescind restore`
 #[derive(Debug, Args)]
@@ -91,6 +92,8 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> anyhow::Result<ExitC
                 foreign.display()
             ));
         }
+        // From here on nothing else says what is valid again: no signal ends this before all of it is told.
+        let _until_the_end = ManuallyDrop::new(moving());
         let aside = candidate.put_back()?;
         tell(&args.file, &database, &contents, aside.as_deref(), newer);
         if compared.is_none() && aside.is_some() {
@@ -112,8 +115,13 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> anyhow::Result<ExitC
             }
             return Ok(DONE);
         };
+        let mut failed = None;
         if args.apply {
-            valid_again = valid_again::apply(context, &config, valid_again).await?;
+            match valid_again::apply(context, &config, &valid_again).await {
+                Ok(left) => valid_again = left,
+                // Then it is told, as it would be without it.
+                Err(error) => failed = Some(error),
+            }
         }
         if let Some(text) = lacking_text(&lacking) {
             output::note(&format!("not known any more: {text}"));
@@ -128,7 +136,7 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> anyhow::Result<ExitC
         } else {
             valid_again::tell(&valid_again)?;
         }
-        Ok(DONE)
+        failed.map_or(Ok(DONE), Err)
     })
 }
 

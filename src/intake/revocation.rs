@@ -72,7 +72,7 @@ impl RevocationApi {
     ///
     /// # Errors
     /// Returns [`PartnerError::Report`] if the body turns out not to be a list, and any failure of the
-    /// database. Nothing was changed in that case.
+    /// database. Keys beside rows may be revoked already; the report can be sent again.
     pub async fn revoke(&self, report: PartnerReport) -> Result<Answered, PartnerError> {
         // The findings are GitLab's, like those of its partner program.
         report.answer(&self.responder, PartnerName::GitLab).await

@@ -4,6 +4,7 @@
 //! `source`, answered by rows of `token_raw` or `token_hash`, `token_type` and `label`.
 
 mod fields;
+mod measure;
 mod pieces;
 
 use std::borrow::Cow;
@@ -17,6 +18,8 @@ use crate::fetch::as_json;
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::respond::URL_MAX;
 use fields::Fields;
+pub use measure::count_rows;
+pub(super) use measure::{Measured, loose_in, measure};
 pub(super) use pieces::{Piece, Pieces};
 
 /// Maximum number of rows in one report. GitHub's batches are far smaller; the bound keeps a body of 25
@@ -114,42 +117,6 @@ fn token(json: &RawValue) -> Option<String> {
 fn text(json: &RawValue, most: usize) -> Option<String> {
     let text: String = serde_json::from_str(json.get()).ok()?;
     (!text.is_empty() && text.len() <= most).then_some(text)
-}
-
-/// Returns the number of rows in a report without keeping any of them, so that the memory they take is
-/// known before they are read.
-///
-/// # Errors
-/// Returns a [`ReportError`] if the body is not an array or has too many rows. A body that passes may
-/// still turn out not to be a report when it is parsed.
-pub fn count_rows(body: &[u8]) -> Result<usize, ReportError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let rows = deserializer
-        .deserialize_seq(Count)
-        .and_then(|rows| deserializer.end().map(|()| rows))
-        .map_err(|_| ReportError::NotAnArray)?;
-    if rows > MAX_ROWS {
-        return Err(ReportError::TooManyRows);
-    }
-    Ok(rows)
-}
-
-struct Count;
-
-impl<'de> Visitor<'de> for Count {
-    type Value = usize;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of rows")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<usize, A::Error> {
-        let mut rows = 0;
-        while array.next_element::<IgnoredAny>()?.is_some() {
-            rows += 1;
-        }
-        Ok(rows)
-    }
 }
 
 /// Parses a whole report. Rows are first cut out of the array and then parsed independently, so that

@@ -8,60 +8,50 @@ use crate::scan::{Candidate, Engine, Scanner};
 /// Maximum length of a string that is looked up without what surrounds it although no format knows it, in bytes.
 const MAX_TRIMMED: usize = 1 << 10;
 
-/// Keys in a string, as far as they differ from it.
-#[derive(Debug, Default)]
-pub(super) struct Within {
-    /// The key that the string is, but for white space, quotation marks and other characters that are neither letters
-    /// nor digits.
-    pub(super) whole: Option<KeyValue>,
-    /// Keys that the string holds beside something else.
-    pub(super) parts: Vec<KeyValue>,
-}
-
 /// Returns the key that a string is, but for white space, quotation marks and other characters around it that are neither
 /// letters nor digits. Returns `None` if there are none, or the string holds something else.
 pub fn key_within(engine: &Engine, text: &str) -> Option<KeyValue> {
-    within(engine, text, 1).whole
+    within(engine, text, &mut |_| ())
 }
 
-/// Returns the keys within a string, up to `most` parts.
+/// Likewise. Passes each key that the string holds beside something else to `part`.
 ///
 /// The string itself is always looked up as it was sent. Only where that is nobody's, what is within it matters: whoever
 /// reports a key with the line break behind it has reported the key.
-pub(super) fn within(engine: &Engine, text: &str, most: usize) -> Within {
+pub(super) fn within(
+    engine: &Engine,
+    text: &str,
+    part: &mut dyn FnMut(KeyValue),
+) -> Option<KeyValue> {
     let mut first: Option<(KeyValue, Range<usize>)> = None;
-    let mut parts: Vec<KeyValue> = Vec::new();
+    let mut are_several = false;
     Scanner::new(engine).scan_text(text.as_bytes(), &mut |candidate| {
-        if first.is_none() {
+        if are_several {
+            part(candidate.value);
+        } else if let Some((value, _)) = first.take() {
+            are_several = true;
+            part(value);
+            part(candidate.value);
+        } else {
             let place = place_of(&candidate, text);
             first = Some((candidate.value, place));
-        } else if parts.len() < most {
-            parts.push(candidate.value);
         }
     });
+    if are_several {
+        return None;
+    }
     let Some((value, place)) = first else {
-        return Within {
-            whole: trimmed(text).map(KeyValue::new),
-            parts,
-        };
+        return trimmed(text).map(KeyValue::new);
     };
-    if parts.is_empty() && place.len() == text.len() {
-        return Within::default();
+    if place.len() == text.len() {
+        return None;
     }
     let is_stray = |text: &str| !text.chars().any(char::is_alphanumeric);
-    if parts.is_empty()
-        && !place.is_empty()
-        && is_stray(&text[..place.start])
-        && is_stray(&text[place.end..])
-    {
-        return Within {
-            whole: Some(value),
-            parts,
-        };
+    if !place.is_empty() && is_stray(&text[..place.start]) && is_stray(&text[place.end..]) {
+        return Some(value);
     }
-    parts.insert(0, value);
-    parts.truncate(most);
-    Within { whole: None, parts }
+    part(value);
+    None
 }
 
 /// Returns the place of a candidate that stands in a text as it is. Returns an empty one otherwise.
@@ -108,9 +98,11 @@ mod tests {
         let (key, other) = (mint(), mint());
         let (key, other) = (key.expose(), other.expose());
         let exposed = |value: &KeyValue| value.expose().to_owned();
-        let whole = |text: &str| within(&engine, text, 9).whole.as_ref().map(exposed);
-        let parts = |text: &str| -> Vec<String> {
-            within(&engine, text, 9).parts.iter().map(exposed).collect()
+        let whole = |text: &str| key_within(&engine, text).as_ref().map(exposed);
+        let parts = |text: &str| {
+            let mut parts: Vec<String> = Vec::new();
+            within(&engine, text, &mut |part| parts.push(exposed(&part)));
+            parts
         };
         for text in [
             " K\n",

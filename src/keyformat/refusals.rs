@@ -33,7 +33,7 @@ fn assert_said(sound: &str, from: &str, to: &str, expected: &str) {
     // A list of names is whole.
     let is_said = said
         .strip_prefix(expected)
-        .is_some_and(|rest| !rest.starts_with(','));
+        .is_some_and(|rest| !rest.starts_with(", `"));
     assert!(
         is_said,
         "{to:.80}\n  said:     {said}\n  expected: {expected}"

@@ -19,7 +19,7 @@ use super::db::connect::{CONNECTION_WAIT, Db, sqlite_file};
 use super::db::marker::{Marker, beside, size};
 use super::db::others;
 use super::{LogHead, Store, StoreError, StoreOptions, Urgency};
-use crate::temporary::{self, Temporary};
+use crate::temporary::Temporary;
 use contents::{compare, examine};
 use place::{ALL_BESIDE, keep_aside, lock};
 pub use place::{check_has_no_log, check_unused, left_beside};
@@ -300,13 +300,13 @@ impl Candidate {
     /// there was one.
     ///
     /// Killed at any instant, there is the one or the other. If the database has a log that could not be taken over,
-    /// there may be none instead, but then its identity is noted: nothing makes a new one.
+    /// there may be none instead, but then its identity is noted: nothing makes a new one. The caller sees to it that no
+    /// signal removes the copy meanwhile.
     ///
     /// # Errors
     /// Returns [`BackupError::InUse`] if a process has the database open.
     pub fn put_back(self) -> Result<Option<PathBuf>, BackupError> {
         let database = &self.database;
-        let _moving = temporary::moving();
         // Held until the other file is in place: whoever opens the database meanwhile waits for it.
         let _alone = lock(database)?;
         if let Some(id) = &self.contents.id {

@@ -17,17 +17,17 @@ const BATCH: usize = 100;
 pub(super) async fn apply(
     context: &Context,
     config: &Config,
-    valid_again: Vec<ValidAgain>,
+    valid_again: &[ValidAgain],
 ) -> anyhow::Result<Vec<ValidAgain>> {
     let store = open_store(config, Empty::Refuse).await?;
     store.migrate().await?;
     let instance = Instance::open(context, Empty::Refuse).await?;
     let (mut keys, mut tokens, mut left) = (Vec::new(), Vec::new(), Vec::new());
     for one in valid_again {
-        match &one {
+        match one {
             ValidAgain::RevokedKey(id) => keys.push(Uuid::try_parse(id)?),
             ValidAgain::RevokedToken(id) => tokens.push(Uuid::try_parse(id)?),
-            ValidAgain::RotatedKey(_) | ValidAgain::ShortenedKey(..) => left.push(one),
+            ValidAgain::RotatedKey(_) | ValidAgain::ShortenedKey(..) => left.push(one.clone()),
         }
     }
     for some in keys.chunks(BATCH) {

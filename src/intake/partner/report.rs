@@ -1,25 +1,29 @@
 //! Body of a partner's report: read as rows and, where it is none, as a text; then answered.
 
+mod found;
 mod reading;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
 use super::{Answered, Feedback, Label, PartnerError, PartnerName};
 use crate::fetch::as_text;
 use crate::intake::place::{partner_place, understand};
 use crate::intake::rows::{
-    MAX_ROWS, Piece, Pieces, ReportError, Row, UNKNOWN_TYPE, count_rows, read_array,
+    MAX_ROWS, Measured, Piece, Pieces, ReportError, Row, UNKNOWN_TYPE, loose_in, measure,
+    read_array,
 };
 use crate::intake::wide::narrow;
-use crate::keyformat::Sha256Digest;
+use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::offload;
 use crate::respond::{Known, Outcome, PlacesPerValue, Responder, Sighting, Turn, divided};
 use crate::scan::Redactor;
 use crate::store::Reason;
-use reading::{Contents, Reading};
+use found::act_on_found;
+use reading::{Contents, Found, MAX_HELD, Reading};
 
 /// Maximum number of places that one report adds to one key.
 const PLACES_PER_KEY: u32 = 1000;
@@ -27,14 +31,17 @@ const PLACES_PER_KEY: u32 = 1000;
 /// Maximum number of different types of one report that are sent back. Partners have one for each format.
 const MAX_TYPES: usize = 1000;
 
-/// Memory that a row, or a key in a text, takes in addition to its texts while it is read and answered, in bytes.
+/// Memory that a row takes in addition to its texts while it is read and answered, in bytes.
 const ROW_COST: usize = 256;
 
-/// Number of bytes of a text per key in it, for an estimate. Most keys are longer.
-const BYTES_PER_KEY: usize = 32;
+/// Memory that a key in what is no row takes, with its link, until it is looked up, in bytes.
+const KEY_COST: usize = 512;
 
-/// Number of keys, in addition to one for each malformed row, that are looked up of what is no row of an array. They are
-/// so few that they are not weighed.
+/// Number of bytes per key in what is no row, for an estimate. Most keys are longer.
+const BYTES_PER_KEY: usize = 16;
+
+/// Number of keys, in addition to one for each [`BYTES_PER_KEY`] of the body, that are looked up of what is no row. It
+/// bounds the work: what is nobody's takes no memory once it was looked up.
 const FEW_KEYS: usize = 1_000;
 
 /// Body of a report whose sender is verified and whose rows are not parsed yet.
@@ -42,6 +49,8 @@ const FEW_KEYS: usize = 1_000;
 pub struct PartnerReport {
     body: Vec<u8>,
     rows: usize,
+    /// Size of what may hold keys that are no tokens of rows, in bytes.
+    loose: usize,
     is_array: bool,
 }
 
@@ -50,13 +59,9 @@ impl PartnerReport {
         narrow(&mut body);
         // An odd character in one row must not affect the others.
         let text = as_text(&mut body);
-        let (rows, is_array) = match count_rows(text.as_bytes()) {
-            Ok(rows) => (rows, true),
-            Err(ReportError::NotAnArray) => {
-                let pieces = Pieces::of(text);
-                let rows = pieces.filter(|piece| matches!(piece, Piece::Row(..)));
-                (rows.count(), false)
-            }
+        let (Measured { rows, loose }, is_array) = match measure(text.as_bytes()) {
+            Ok(measured) => (measured, true),
+            Err(ReportError::NotAnArray) => (measure_pieces(text), false),
             Err(error) => return Err(error.into()),
         };
         if rows > MAX_ROWS {
@@ -65,29 +70,29 @@ impl PartnerReport {
         Ok(Self {
             body,
             rows,
+            loose,
             is_array,
         })
     }
 
     /// Returns an estimate of the memory that parsing and answering the report takes at most beside its body, in bytes:
     /// that of its texts, plus a fixed amount for each row, however short, and for each key that may be in what is no
-    /// row.
+    /// row, of which few are held at a time.
     pub fn cost(&self) -> usize {
-        self.body.len() + (self.rows + self.most_keys()) * ROW_COST
+        let keys = (self.loose / BYTES_PER_KEY).min(MAX_HELD);
+        self.body.len() + self.rows * ROW_COST + keys * KEY_COST
     }
 
-    /// Returns the maximum number of keys that are looked up of what is no row, but for those in malformed rows.
-    fn most_keys(&self) -> usize {
-        if self.is_array {
-            return 0;
-        }
-        (self.body.len() / BYTES_PER_KEY).min(MAX_ROWS - self.rows)
-    }
-
-    /// Parses the report, and searches what is no row for keys. Blocks the thread.
-    fn read(mut self, redactor: &Redactor) -> Result<Contents, PartnerError> {
-        let most = self.most_keys() + FEW_KEYS;
-        let mut reading = Reading::new(redactor.engine(), self.rows, most);
+    /// Parses the report, and passes on the keys in what is no row. Blocks the thread.
+    fn read(
+        mut self,
+        redactor: &Redactor,
+        found: &mpsc::Sender<Vec<Found>>,
+    ) -> Result<Contents, PartnerError> {
+        let most = self.body.len() / BYTES_PER_KEY + FEW_KEYS;
+        // Who does not want any more has failed, and says so.
+        let mut pass_on = |piece| drop(found.blocking_send(piece));
+        let mut reading = Reading::new(redactor.engine(), self.rows, most, &mut pass_on);
         let body = as_text(&mut self.body);
         if self.is_array {
             read_array(body.as_bytes(), &mut |row, json| reading.row(row, json))?;
@@ -109,9 +114,14 @@ impl PartnerReport {
     ) -> Result<Answered, PartnerError> {
         let is_array = self.is_array;
         let redactor = responder.redactor().clone();
-        let read = tokio::task::spawn_blocking(move || self.read(&redactor));
+        let (passed_on, found) = mpsc::channel(1);
+        let read = tokio::task::spawn_blocking(move || self.read(&redactor, &passed_on));
+        let mut turn = Turn::default();
+        let acted = act_on_found(responder, partner, found, &mut turn).await;
+        // What was read is in memory until then.
         let contents = read.await.map_err(|_| PartnerError::Died)??;
-        let (unread_bytes, found) = (contents.unread_bytes, contents.found.len());
+        let acted = acted?;
+        let (unread_bytes, found) = (contents.unread_bytes, contents.found);
         if contents.left_out > 0 {
             tracing::warn!(
                 actor = partner.source(),
@@ -119,7 +129,9 @@ impl PartnerReport {
                 "a report has very many keys in what is no row: some were not looked up"
             );
         }
-        let answered = answer(responder, partner, contents).await?;
+        let mut answered =
+            answer(responder, partner, contents.rows, acted.whole, &mut turn).await?;
+        answered.revoked += acted.revoked;
         let (rows, revoked) = (answered.feedback.len(), answered.revoked);
         if unread_bytes > 0 {
             tracing::warn!(
@@ -136,6 +148,21 @@ impl PartnerReport {
         }
         Ok(answered)
     }
+}
+
+/// Returns the size of a body that is no array of rows.
+fn measure_pieces(text: &str) -> Measured {
+    let mut measured = Measured::default();
+    for piece in Pieces::of(text) {
+        match piece {
+            Piece::Row(_, json) => {
+                measured.rows += 1;
+                measured.loose += loose_in(json);
+            }
+            Piece::Text(text) => measured.loose += text.len(),
+        }
+    }
+    measured
 }
 
 /// Takes keys out of the types of rows, which are sent back.
@@ -170,18 +197,15 @@ async fn redact_types(redactor: &Redactor, rows: &mut [Row]) {
     }
 }
 
-/// Responds to a report of `partner`: to its rows, of which each has its feedback, and to the keys in the rest of it.
+/// Responds to the rows of a report of `partner`, of which each has its feedback. `whole` are the keys of ours that the
+/// tokens of rows are but for what surrounds them, by the index of the row.
 async fn answer(
     responder: &Responder,
     partner: PartnerName,
-    contents: Contents,
+    mut rows: Vec<Row>,
+    whole: Vec<(usize, KeyValue)>,
+    turn: &mut Turn,
 ) -> Result<Answered, PartnerError> {
-    let Contents {
-        mut rows,
-        whole,
-        found,
-        ..
-    } = contents;
     redact_types(responder.redactor(), &mut rows).await;
     let malformed = rows.iter().filter(|row| row.token.is_none()).count();
     let bytes = rows.iter().filter_map(|row| row.token.as_ref());
@@ -198,8 +222,6 @@ async fn answer(
         })
         .collect();
     let mut digests = sent;
-    digests.extend(found.iter().map(Row::token_hash));
-    rows.extend(found);
     let values = digests.iter().copied();
     let values = values.chain(whole.iter().map(|(_, key)| key.sha256()));
     let known = Known::of(responder.store(), values).await?;
@@ -210,7 +232,7 @@ async fn answer(
             rows[row].token = Some(key);
         }
     }
-    let acted = act(responder, partner, rows, &digests, &known).await?;
+    let acted = act(responder, partner, rows, &digests, &known, turn).await?;
     for (row, feedback) in feedback.iter_mut().enumerate() {
         if acted.positive.contains(&digests[row]) {
             feedback.label = Label::TruePositive;
@@ -238,20 +260,19 @@ async fn act(
     mut rows: Vec<Row>,
     digests: &[Sha256Digest],
     known: &Known,
+    turn: &mut Turn,
 ) -> Result<Acted, PartnerError> {
     let sighted = sighted(partner, &mut rows, digests, known);
     let detected_at = responder.clock().now();
     let (actor, reason) = (partner.source(), Reason::Leaked);
     let mut positive = HashSet::new();
     let mut revoked = HashSet::new();
-    let mut turn = Turn::default();
     for piece in divided(&sighted, digests) {
         let sightings = piece
             .iter()
             .filter_map(|at| sighting(std::mem::take(&mut rows[*at]), actor, detected_at));
         let sightings = sightings.collect();
-        let answers =
-            responder.report_known(sightings, known, understand, reason, actor, &mut turn);
+        let answers = responder.report_known(sightings, known, understand, reason, actor, turn);
         for (at, answer) in piece.iter().zip(answers.await?) {
             if answer.is_secret() {
                 positive.insert(digests[*at]);
@@ -307,4 +328,35 @@ fn sighted(
         );
     }
     sighted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cost(body: &str) -> usize {
+        PartnerReport::of(body.as_bytes().to_vec()).unwrap().cost()
+    }
+
+    #[test]
+    fn what_may_hold_other_keys_is_weighed_and_plain_tokens_are_not_weighed_twice() {
+        let plain = r#"{"token":"rsc_sk_0123456789","url":"https://a/b"}"#;
+        let array = |row: &str| format!("[{}]", vec![row; 64].join(","));
+        let of_rows = |body: &str| body.len() + 64 * ROW_COST;
+        assert_eq!(cost(&array(plain)), of_rows(&array(plain)));
+        for odd in [
+            plain.replace("token", "tokens"),
+            plain.replace("rsc_", "KEY=rsc_"),
+        ] {
+            let body = array(&odd);
+            let keys = 64 * odd.len() / BYTES_PER_KEY;
+            assert_eq!(cost(&body), of_rows(&body) + keys * KEY_COST, "{odd}");
+            // The same without its end.
+            let cut = &body[..body.len() - 1];
+            assert_eq!(cost(cut), cost(&body) - 1, "{odd}");
+        }
+        // However many there are, few of them are held.
+        let text = "k ".repeat(1 << 20);
+        assert_eq!(cost(&text), text.len() + MAX_HELD * KEY_COST);
+    }
 }

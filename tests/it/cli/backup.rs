@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
@@ -455,4 +456,44 @@ fn a_backup_or_restore_that_is_interrupted_leaves_no_copy() {
     let left = names("data");
     assert!(before.is_subset(&left), "{left:?}");
     assert_eq!(ids(&binary).len(), 1);
+}
+
+/// Else nothing but the replaced database says which leaked keys are valid again.
+#[test]
+fn a_restore_that_is_interrupted_once_the_database_is_replaced_still_tells_what_is_valid_again() {
+    // More lines than a pipe holds that nobody reads yet.
+    const KEYS: usize = 2_000;
+    let binary = binary();
+    let rows: Vec<String> = (0..KEYS)
+        .map(|n| format!("{n:064x},user,u{n},imported"))
+        .collect();
+    let head = "sha256,owner_type,owner_id,description";
+    binary.write("keys.csv", format!("{head}\n{}\n", rows.join("\n")));
+    binary.run("keys import keys.csv").ok();
+    binary.run("backup copy.db").ok();
+    let revoked = std::process::Command::new("sqlite3")
+        .arg(binary.path("data/rescind.db"))
+        .arg("UPDATE keys SET revoked_at = created_at + 1")
+        .status();
+    assert!(revoked.expect("sqlite3 runs").success());
+    let child = binary
+        .command(["restore", "copy.db"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn();
+    let mut child = child.expect("the binary starts");
+    let said = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut said = said.lines().map(|line| line.expect("UTF-8"));
+    assert!(said.any(|line| line.contains("VALID AGAIN")));
+    for signal in ["-TERM", "-INT"] {
+        let kill = std::process::Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(kill.expect("kill runs").success());
+    }
+    let mut told = String::new();
+    let mut output = child.stdout.take().expect("a pipe");
+    output.read_to_string(&mut told).expect("UTF-8");
+    assert_eq!(told.lines().count(), KEYS);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }

@@ -1,6 +1,6 @@
 //! Reports that are no array of rows, and tokens that are a key and something else.
 
-use rescind::keyformat::Sha256Digest;
+use rescind::keyformat::{FormatSet, Sha256Digest};
 use serde_json::{Value, json};
 
 use super::signer::{Origin, Signer};
@@ -176,6 +176,44 @@ async fn keys_beside_rows_and_in_malformed_ones_are_revoked() {
         let mut labels = labels.as_array().unwrap().iter();
         assert!(labels.all(|row| row["label"] == "false_positive"), "{body}");
         assert!(world.entry(&id).await.is_some(), "{body}");
+    }
+    world.server.stop().await;
+}
+
+/// Else whoever can write where a partner looks would hide a leaked key behind others that nobody holds.
+#[tokio::test]
+async fn keys_that_nobody_holds_take_no_room_from_ours() {
+    let world = World::start().await;
+    let formats = FormatSet::builtin();
+    let format = formats.get("rescind_secret").unwrap();
+    let nobodys = (0..1_200).map(|_| format.mint().unwrap().expose().to_owned());
+    let nobodys: Vec<String> = nobodys.collect();
+    let row = |token: &String| json!({"token": format!("API_KEY={token}"), "url": URL});
+    let one_by_one = |keys: &[String]| keys.iter().map(row).collect::<Value>();
+    let in_one_list = |keys: &[String]| json!([{"tokens": keys, "url": URL}]);
+    let in_one_text = |keys: &[String]| json!([{"token": keys.join(" "), "url": URL}]);
+    for shape in 0..3 {
+        let mut keys = nobodys.clone();
+        let mut ours = Vec::new();
+        for _ in 0..3 {
+            let (key, id) = world.create().await;
+            keys.push(key);
+            ours.push(id);
+        }
+        // Named again, it is found once.
+        keys.push(keys[1_200].clone());
+        let sent = match shape {
+            0 => one_by_one(&keys),
+            1 => in_one_list(&keys),
+            _ => in_one_text(&keys),
+        };
+        let reply = world.signer.send(&world.server, sent.to_string()).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        for id in ours {
+            let entry = world.entry(&id).await.expect("it is revoked");
+            assert_eq!(entry["actor"], "partner:github");
+            assert_eq!(entry["occurrence"]["url"], URL);
+        }
     }
     world.server.stop().await;
 }

@@ -1,26 +1,54 @@
 //! Reading of a report: its rows, and the keys in what is no row.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::fetch::unescape;
 use crate::intake::rows::Row;
-use crate::intake::token::{Within, within};
+use crate::intake::token::within;
 use crate::keyformat::{KeyValue, Sha256Digest};
-use crate::respond::URL_MAX;
+use crate::respond::{PlacesPerValue, URL_MAX};
 use crate::scan::{Candidate, Engine, Scanner};
 
 /// Maximum distance at which the link of a key in a text is looked for, in bytes to either side.
 const LINK_WITHIN: usize = 2 * URL_MAX;
 
+/// Number of keys, and of bytes of their texts and links, with which a piece is passed on.
+const KEYS_AT_ONCE: usize = 256;
+pub(super) const BYTES_AT_ONCE: usize = 64 << 10;
+
+/// Maximum number of keys that are held: those of the pieces that are being gathered, that wait, and that are being
+/// looked up.
+pub(super) const MAX_HELD: usize = 3 * KEYS_AT_ONCE;
+
+/// Number of different keys after which those that were passed on are forgotten: as many as fit into a table of 40 kB.
+const MAX_SEEN: usize = 896;
+
+/// Key that was found.
+pub(super) struct Found {
+    pub(super) value: KeyValue,
+    pub(super) standing: Standing,
+}
+
+/// How a key stands in a report.
+pub(super) enum Standing {
+    /// It is the token of a row, but for what surrounds it there.
+    Token {
+        row: usize,
+        /// Digest of the token as it was sent.
+        sent: Sha256Digest,
+    },
+    /// It stands in what is no row, or beside something else in a token, with this link.
+    Beside(Option<Arc<str>>),
+}
+
 /// Contents of a report.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Contents {
     /// Rows, in their order.
     pub(super) rows: Vec<Row>,
-    /// Keys that the tokens of rows are, but for what surrounds them, by the index of the row.
-    pub(super) whole: Vec<(usize, KeyValue)>,
-    /// Different keys that stand in what is no row, or beside something else in a token, as rows.
-    pub(super) found: Vec<Row>,
+    /// Number of keys that stood in what is no row, or beside something else in a token. One that is named far apart may
+    /// be counted again.
+    pub(super) found: usize,
     /// Size of what was no row, in bytes.
     pub(super) unread_bytes: usize,
     /// Number of keys that were too many to be looked up.
@@ -32,12 +60,24 @@ pub(super) struct Reading<'e> {
     engine: &'e Engine,
     contents: Contents,
     most: usize,
-    seen: HashSet<Sha256Digest>,
+    seen: PlacesPerValue,
+    piece: Vec<Found>,
+    /// Size of the texts of the piece, in bytes.
+    bytes: usize,
+    /// Link of the last key of the piece that has one. Very many keys may have the same long one.
+    link: Option<Arc<str>>,
+    pass_on: &'e mut dyn FnMut(Vec<Found>),
 }
 
 impl<'e> Reading<'e> {
-    /// Begins to read a report of so many rows. Of malformed ones a key each is kept, and `most` others.
-    pub(super) fn new(engine: &'e Engine, rows: usize, most: usize) -> Self {
+    /// Begins to read a report of so many rows. `pass_on` is given the keys that are not simply tokens of rows, in pieces:
+    /// up to `most`, and those that rows are but for what surrounds them.
+    pub(super) fn new(
+        engine: &'e Engine,
+        rows: usize,
+        most: usize,
+        pass_on: &'e mut dyn FnMut(Vec<Found>),
+    ) -> Self {
         Self {
             engine,
             contents: Contents {
@@ -45,28 +85,33 @@ impl<'e> Reading<'e> {
                 ..Contents::default()
             },
             most,
-            seen: HashSet::new(),
+            seen: PlacesPerValue::new(1, MAX_SEEN),
+            piece: Vec::new(),
+            bytes: 0,
+            link: None,
+            pass_on,
         }
     }
 
-    /// Returns what was read.
-    pub(super) fn finish(self) -> Contents {
+    /// Passes the last keys on, and returns what was read.
+    pub(super) fn finish(mut self) -> Contents {
+        self.flush();
         self.contents
     }
 
     /// Adds a row, of which this is the JSON.
     pub(super) fn row(&mut self, row: Row, json: &str) {
         match &row.token {
-            None => {
-                self.most += 1;
-                self.text(json, row.url.as_deref());
-            }
+            None => self.text(json, row.url.as_deref()),
             Some(token) => {
-                let Within { whole, parts } = within(self.engine, token.expose(), self.most);
-                let at = self.contents.rows.len();
-                self.contents.whole.extend(whole.map(|key| (at, key)));
-                for key in parts {
-                    self.add(key, || row.url.clone());
+                let link = row.url.as_deref();
+                let whole = within(self.engine, token.expose(), &mut |key| self.add(key, link));
+                if let Some(key) = whole {
+                    let standing = Standing::Token {
+                        row: self.contents.rows.len(),
+                        sent: token.sha256(),
+                    };
+                    self.push(key, standing);
                 }
             }
         }
@@ -86,25 +131,51 @@ impl<'e> Reading<'e> {
         let mut scanner = Scanner::new(self.engine);
         scanner.scan_text(&text, &mut |candidate| {
             let Candidate { value, offset, .. } = candidate;
-            let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-            self.add(value, || match url {
-                Some(url) => Some(url.to_owned()),
-                None => link_beside(&text, offset),
-            });
+            if url.is_some() {
+                self.add(value, url);
+            } else {
+                let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+                self.add(value, link_beside(&text, offset).as_deref());
+            }
         });
     }
 
-    /// Adds a key, unless it was found before.
-    fn add(&mut self, key: KeyValue, url: impl FnOnce() -> Option<String>) {
-        let contents = &mut self.contents;
-        if contents.found.len() >= self.most {
-            contents.left_out += 1;
-        } else if self.seen.insert(key.sha256()) {
-            contents.found.push(Row {
-                url: url(),
-                token: Some(key),
-                ..Row::default()
-            });
+    /// Adds a key beside something else, unless it was found before.
+    fn add(&mut self, key: KeyValue, link: Option<&str>) {
+        if self.contents.found >= self.most {
+            self.contents.left_out += 1;
+        } else if self.seen.admits(key.sha256()) {
+            self.contents.found += 1;
+            let link = link.map(|link| self.shared(link));
+            self.push(key, Standing::Beside(link));
+        }
+    }
+
+    fn shared(&mut self, link: &str) -> Arc<str> {
+        if let Some(last) = &self.link
+            && **last == *link
+        {
+            return Arc::clone(last);
+        }
+        let link: Arc<str> = link.into();
+        self.bytes += link.len();
+        self.link = Some(Arc::clone(&link));
+        link
+    }
+
+    fn push(&mut self, value: KeyValue, standing: Standing) {
+        self.bytes += value.expose().len();
+        self.piece.push(Found { value, standing });
+        if self.piece.len() >= KEYS_AT_ONCE || self.bytes >= BYTES_AT_ONCE {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        (self.bytes, self.link) = (0, None);
+        let piece = std::mem::take(&mut self.piece);
+        if !piece.is_empty() {
+            (self.pass_on)(piece);
         }
     }
 }
@@ -134,7 +205,63 @@ fn link_beside(text: &[u8], at: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+    use crate::keyformat::FormatSet;
+    use crate::scan::Encodings;
+
+    /// Else a report of 4 MiB takes 200 MiB for copies of a link.
+    #[test]
+    fn what_is_held_at_a_time_is_bounded_and_links_are_shared() {
+        let formats = FormatSet::builtin();
+        let engine = Engine::new(&formats, Encodings::ALL);
+        let format = formats.get("rescind_secret").unwrap();
+        let keys: Vec<String> = (0..3_000)
+            .map(|_| format.mint().unwrap().expose().to_owned())
+            .collect();
+        let url = "https://e.example/".to_owned() + &"a".repeat(URL_MAX - 18);
+        let texts = keys.join(" ");
+        let row = |token: Option<&str>| Row {
+            token: token.map(KeyValue::new),
+            url: Some(url.clone()),
+            ..Row::default()
+        };
+        let objects: Vec<String> = keys
+            .chunks(40)
+            .map(|keys| format!(r#"{{"url":"{url}","x":"{}""#, keys.join(" ")))
+            .collect();
+        let objects = objects.join(",");
+        let fill: [&dyn Fn(&mut Reading<'_>); 3] = [
+            &|reading| reading.row(row(None), &texts),
+            &|reading| reading.row(row(Some(&texts)), ""),
+            &|reading| reading.unreadable(&objects),
+        ];
+        for fill in fill {
+            let mut found = HashSet::new();
+            let mut check = |piece: Vec<Found>| {
+                assert!(piece.len() <= KEYS_AT_ONCE);
+                let mut links = HashSet::new();
+                let mut bytes = 0;
+                for Found { value, standing } in &piece {
+                    bytes += value.expose().len();
+                    found.insert(value.expose().to_owned());
+                    let Standing::Beside(Some(link)) = standing else {
+                        panic!("each has a link");
+                    };
+                    if links.insert(Arc::as_ptr(link)) {
+                        bytes += link.len();
+                    }
+                }
+                assert!(bytes <= BYTES_AT_ONCE + URL_MAX + 64, "{bytes}");
+            };
+            let mut reading = Reading::new(&engine, 1, keys.len(), &mut check);
+            fill(&mut reading);
+            let contents = reading.finish();
+            assert_eq!((contents.found, contents.left_out), (keys.len(), 0));
+            assert_eq!(found, keys.iter().cloned().collect());
+        }
+    }
 
     #[test]
     fn the_link_of_a_key_stands_in_the_same_object() {
