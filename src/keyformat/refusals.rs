@@ -313,7 +313,7 @@ fn keys_that_are_missing_unknown_or_wrong() {
         (
             "visibility",
             "visiblity",
-            "f.toml:1: acme: `visibility` is missing; add for example visibility = \"secret\"\nf.toml:3: acme: unknown key `visiblity`; the keys known here are `id`",
+            "f.toml:1: acme: `visibility` is missing; add for example visibility = \"secret\"\nf.toml:3: acme: unknown key `visiblity`; the keys known here are `id`, `description`, `visibility`, `prefix`, `body`, `anchor`, `regex`, `checksum`, `on_leak`, `retired`",
         ),
         (
             "prefix = \"acme_sk_\"\n",

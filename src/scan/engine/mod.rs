@@ -178,17 +178,25 @@ impl Engine {
             let piece = &window[from..window.len().min(end + self.reach)];
             let mut decide = |hit: Hit<'_>| {
                 let at = hit.at + from;
-                if (start..end).contains(&at) {
-                    all.extend(self.decide(window, base, Hit { at, ..hit }, &mut room));
+                if !(start..end).contains(&at) {
+                    return;
+                }
+                let margins = match hit.literal.form {
+                    Form::Base64(_) => &Margin::ALL[..],
+                    Form::Plain | Form::Utf16 => &Margin::ALL[..1],
+                };
+                for margin in margins {
+                    let hit = Hit { at, ..hit };
+                    all.extend(self.decide(window, base, hit, *margin, &mut room));
                 }
             };
             if let Some(search) = &self.search {
                 search.run(piece, &mut decide);
             }
         }
-        // An anchor that occurs twice in a string finds it twice.
-        all.sort_unstable_by_key(Found::key);
-        all.dedup_by_key(|found| found.key());
+        // An anchor that occurs twice in a string finds it twice, and so do both readings of a line in base64.
+        all.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+        all.dedup_by(|a, b| a.order() == b.order());
         all
     }
 
@@ -215,7 +223,8 @@ impl Engine {
         }
     }
 
-    /// Returns the candidate around a hit, if there is one. `decoded` has room for what is decoded.
+    /// Returns the candidate around a hit, if there is one. `decoded` has room for what is decoded. A mark of a line may be
+    /// a character of base64 as well, so that there can be one for each margin.
     ///
     /// Whoever writes a text decides how many hits are in it. Most of them are no keys, which is known after the
     /// first bytes around the literal.
@@ -224,6 +233,7 @@ impl Engine {
         window: &[u8],
         base: u64,
         hit: Hit<'_>,
+        margin: Margin,
         decoded: &mut Decoded,
     ) -> Option<Found> {
         let start = hit.at.saturating_sub(self.reach);
@@ -245,15 +255,12 @@ impl Engine {
             }
             Form::Utf16 => utf16(format, near, at, base + start as u64, decoded)?,
             Form::Base64(alignment) => {
-                let mut margins = Margin::ALL.into_iter();
-                let (range, value) = margins.find_map(|margin| {
-                    let encoded = Base64 {
-                        at,
-                        alignment,
-                        margin,
-                    };
-                    base64(format, near, encoded, decoded)
-                })?;
+                let encoded = Base64 {
+                    at,
+                    alignment,
+                    margin,
+                };
+                let (range, value) = base64(format, near, encoded, decoded)?;
                 (range, Encoding::Base64, value)
             }
         };
@@ -338,6 +345,11 @@ impl Found {
     fn key(&self) -> (usize, usize, usize, Encoding) {
         let length = self.value.expose().len();
         (self.place.start, length, self.format, self.encoding)
+    }
+
+    /// Returns the identity of a candidate and its value: two readings of a text may differ in the last bits of a key.
+    fn order(&self) -> ((usize, usize, usize, Encoding), &str) {
+        (self.key(), self.value.expose())
     }
 }
 

@@ -341,6 +341,20 @@ proptest! {
     }
 }
 
+/// Without a checksum, both are keys: that in which the `-` is a mark of the line, and that in which it is a character.
+#[test]
+fn each_reading_of_a_mark_is_a_candidate() {
+    // The last two bits of the key begin the second line.
+    let encoded = STANDARD.encode("##a?>0123456789abcdef0123456789abcde1;;;;");
+    let (first, second) = encoded.split_at(49);
+    let text = format!("{first}\n-{second}");
+    let expected = oracle(text.as_bytes());
+    assert_eq!(expected.len(), 2);
+    for engine in &*ENGINES {
+        assert_eq!(places(&engine.scan(text.as_bytes())), expected);
+    }
+}
+
 #[test]
 fn fuzz_engine() {
     let minted = |id: &str| FORMATS.get(id).unwrap().mint().unwrap().expose().to_owned();
