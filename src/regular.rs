@@ -18,12 +18,16 @@ pub(crate) fn open(path: &Path) -> io::Result<Option<File>> {
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
+/// Flags with which a file is opened for reading without waiting for anything, and a link followed.
+#[cfg(unix)]
+pub(crate) const AT_ONCE: rustix::fs::OFlags = rustix::fs::OFlags::RDONLY
+    .union(rustix::fs::OFlags::NONBLOCK)
+    .union(rustix::fs::OFlags::NOCTTY)
+    .union(rustix::fs::OFlags::CLOEXEC);
+
 #[cfg(unix)]
 fn open_at_once(path: &Path) -> io::Result<File> {
-    use rustix::fs::{Mode, OFlags};
-
-    let how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, how, Mode::empty())?.into())
+    Ok(rustix::fs::open(path, AT_ONCE, rustix::fs::Mode::empty())?.into())
 }
 
 #[cfg(not(unix))]

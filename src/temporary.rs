@@ -168,7 +168,7 @@ pub(crate) fn moving() -> impl Drop {
     locked(&MOVING)
 }
 
-/// What [`remove_all`] returns: while it is held, this process makes no temporary file and moves none.
+/// Result of [`remove_all`]: while it is held, this process makes no temporary file and moves none.
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// Number of files that were removed.

@@ -13,7 +13,7 @@ const SAMPLES: usize = 16;
 /// Bytes of the digest by which a definition is known.
 const ID_BYTES: usize = 8;
 
-/// What of a format with a prefix decides which strings are its keys: prefix, body and checksum.
+/// Parts of a format with a prefix that decide which strings are its keys: prefix, body and checksum.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Definition {
     toml: String,

@@ -13,7 +13,7 @@ const FRESH: Duration = Duration::from_secs(5);
 /// Maximum number of projects whose numbers are kept.
 const KEPT_MAX: usize = 64;
 
-/// What was counted together.
+/// Numbers that were counted together.
 #[derive(Debug)]
 pub(super) struct Numbers {
     pub(super) stats: Stats,

@@ -100,9 +100,9 @@ pub struct Contents {
 /// Differences between a database and a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compared {
-    /// What is valid in the backup, and is not any more.
+    /// Keys and access tokens that are valid in the backup, and are not any more.
     pub valid_again: Vec<ValidAgain>,
-    /// What is not in the backup.
+    /// Keys and access tokens that are not in the backup.
     pub lacking: Lacking,
 }
 

@@ -27,24 +27,19 @@ macro_rules! keys {
     };
 }
 
-macro_rules! incidents {
-    ($where:literal) => {
+/// Counts the rows of a table by a word, and those that are later than `$1`.
+macro_rules! by_word {
+    ($table:literal, $word:literal, $time:literal, $where:literal) => {
         concat!(
-            "SELECT status AS name, COUNT(*) AS number, COUNT(CASE WHEN opened_at >= $1 THEN 1 END) AS lately
-            FROM incidents",
+            "SELECT ",
+            $word,
+            " AS name, COUNT(*) AS number, COUNT(CASE WHEN ",
+            $time,
+            " >= $1 THEN 1 END) AS lately FROM ",
+            $table,
             $where,
-            " GROUP BY status"
-        )
-    };
-}
-
-macro_rules! entries {
-    ($where:literal) => {
-        concat!(
-            "SELECT action AS name, COUNT(*) AS number, COUNT(CASE WHEN at >= $1 THEN 1 END) AS lately
-            FROM revocation_log",
-            $where,
-            " GROUP BY action"
+            " GROUP BY ",
+            $word
         )
     };
 }
@@ -52,10 +47,10 @@ macro_rules! entries {
 statements! {
     KEYS = keys!("");
     KEYS_OF = keys!(" WHERE project = $3");
-    INCIDENTS = incidents!("");
-    INCIDENTS_OF = incidents!(" WHERE project = $2");
-    ENTRIES = entries!("");
-    ENTRIES_OF = entries!(" WHERE project = $2");
+    INCIDENTS = by_word!("incidents", "status", "opened_at", "");
+    INCIDENTS_OF = by_word!("incidents", "status", "opened_at", " WHERE project = $2");
+    ENTRIES = by_word!("revocation_log", "action", "at", "");
+    ENTRIES_OF = by_word!("revocation_log", "action", "at", " WHERE project = $2");
 }
 
 /// Number of keys of one project and format, by their state.

@@ -4,6 +4,9 @@ use std::fs::{File, FileType};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+#[cfg(unix)]
+use crate::regular::AT_ONCE;
+
 /// Treatment of a path that is a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Links {
@@ -74,12 +77,9 @@ pub(crate) fn open(path: &Path, links: Links) -> io::Result<File> {
 /// Returns how a file is opened without waiting for anything.
 #[cfg(unix)]
 pub(super) fn flags(links: Links) -> rustix::fs::OFlags {
-    use rustix::fs::OFlags;
-
-    let how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     match links {
-        Links::Followed => how,
-        Links::Refused => how | OFlags::NOFOLLOW,
+        Links::Followed => AT_ONCE,
+        Links::Refused => AT_ONCE | rustix::fs::OFlags::NOFOLLOW,
     }
 }
 

@@ -98,7 +98,7 @@ impl Turn {
     }
 }
 
-/// How an item was read with others.
+/// Outcome of reading an item with others.
 enum TriedTogether {
     /// This is its outcome, and that of the others.
     Read(Box<Tried>),

@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("temporary", &[]),
     ("keyformat", &["regular"]),
     ("scan", &["keyformat"]),
-    ("tree", &["scan"]),
+    ("tree", &["regular", "scan"]),
     ("store", &["backoff", "memory", "temporary", "keyformat"]),
     ("fetch", &["memory"]),
     ("github", &["backoff", "clock", "memory", "fetch"]),

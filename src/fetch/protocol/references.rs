@@ -1,12 +1,15 @@
 //! References of a repository and their targets.
 
-use std::borrow::Cow;
+mod line;
+mod one;
 
 use gix_hash::ObjectId;
 
-use super::{Line, Lines, Version, refuse_error};
+use super::Version;
 use crate::fetch::FetchError;
 use crate::memory;
+use line::{Item, Items};
+pub(in crate::fetch) use one::{HeadAnswer, TipAnswer};
 
 /// Maximum number of references of a list that are kept.
 const MAX_KEPT: usize = 50_000;
@@ -34,199 +37,6 @@ impl Head {
         let branch = self.branch.as_deref().unwrap_or_default();
         let is_other = branch.starts_with("refs/heads/") && branch != pushed;
         (is_other && !pushed.is_empty()).then_some(self.id)
-    }
-}
-
-/// A line of a list.
-enum Item<'l> {
-    Head(Head),
-    Reference(Cow<'l, str>, ObjectId),
-    Malformed,
-    /// Nothing that matters.
-    Other,
-    End,
-}
-
-/// Parser of lists in either version.
-#[derive(Debug)]
-struct Items {
-    lines: Lines,
-    is_old: bool,
-    /// `true` if the next flush is that after the name of the service, rather than the end.
-    is_greeted: bool,
-    /// Branch of `HEAD` by the capabilities of version 0, which stand after the first reference.
-    branch: Option<String>,
-}
-
-impl Items {
-    fn new(version: Version) -> Self {
-        Self {
-            lines: Lines::default(),
-            is_old: version != Version::Two,
-            is_greeted: false,
-            branch: None,
-        }
-    }
-
-    fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Item<'_>)) -> Result<(), FetchError> {
-        let Self {
-            lines,
-            is_old,
-            is_greeted,
-            branch,
-        } = self;
-        lines.feed(bytes, |line| {
-            each(match line {
-                Line::Flush if std::mem::take(is_greeted) => Item::Other,
-                Line::Flush => Item::End,
-                Line::Delimiter => Item::Other,
-                Line::Data(data) => {
-                    refuse_error(data)?;
-                    if *is_old && data.starts_with(b"# service=") {
-                        *is_greeted = true;
-                        Item::Other
-                    } else if *is_old {
-                        in_version_0(data, branch)
-                    } else {
-                        in_version_2(data)
-                    }
-                }
-            });
-            Ok(())
-        })
-    }
-}
-
-fn in_version_2(data: &[u8]) -> Item<'_> {
-    if let Some(head) = parse_head(data) {
-        return Item::Head(head);
-    }
-    match parse_reference(data) {
-        Some((name, id)) => Item::Reference(name, id),
-        None if data.is_empty() => Item::Other,
-        None => Item::Malformed,
-    }
-}
-
-/// Parses a line of version 0, which lists `HEAD` first, and of annotated tags also the objects to which they lead, as
-/// `NAME^{}`. Takes the branch of `HEAD` from the capabilities: `symref=HEAD:refs/heads/main`.
-fn in_version_0<'l>(data: &'l [u8], branch: &mut Option<String>) -> Item<'l> {
-    let mut parts = data.splitn(2, |byte| *byte == 0);
-    let reference = parts.next().unwrap_or_default().trim_ascii_end();
-    if let Some(capabilities) = parts.next() {
-        let mut words = capabilities.split(u8::is_ascii_whitespace);
-        let found = words.find_map(|word| word.strip_prefix(b"symref=HEAD:"));
-        *branch = found.map(|name| String::from_utf8_lossy(name).into_owned());
-    }
-    if reference.ends_with(b"^{}")
-        || reference.starts_with(b"shallow ")
-        || reference == b"version 1"
-    {
-        return Item::Other;
-    }
-    match parse_head(reference) {
-        Some(head) => Item::Head(Head {
-            branch: branch.clone(),
-            ..head
-        }),
-        None => in_version_2(reference),
-    }
-}
-
-/// Parser of a list of which nothing but `HEAD` matters. It contains nothing if the repository is empty.
-#[derive(Debug)]
-pub(in crate::fetch) struct HeadAnswer {
-    items: Items,
-    head: Option<Head>,
-    ended: bool,
-}
-
-impl HeadAnswer {
-    pub(in crate::fetch) fn new(version: Version) -> Self {
-        Self {
-            items: Items::new(version),
-            head: None,
-            ended: false,
-        }
-    }
-
-    pub(in crate::fetch) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
-        let Self { items, head, ended } = self;
-        let is_old = items.is_old;
-        items.feed(bytes, |item| match item {
-            _ if *ended => {}
-            Item::End => *ended = true,
-            Item::Other => {}
-            // In version 0 it stands before all others, if it leads anywhere.
-            Item::Head(found) if is_old => (*head, *ended) = (Some(found), true),
-            Item::Reference(..) if is_old => *ended = true,
-            item => {
-                // A server may ignore `ref-prefix`, and go on with all other references.
-                *ended = head.is_some();
-                if let (Item::Head(found), None) = (item, &head) {
-                    *head = Some(found);
-                }
-            }
-        })
-    }
-
-    /// Returns whether nothing more of the answer is needed.
-    pub(in crate::fetch) fn has_ended(&self) -> bool {
-        self.ended
-    }
-
-    pub(in crate::fetch) fn finish(self) -> Result<Option<Head>, FetchError> {
-        if self.ended {
-            Ok(self.head)
-        } else {
-            Err(CUT_SHORT)
-        }
-    }
-}
-
-/// Parser of a list of which nothing but one reference matters.
-#[derive(Debug)]
-pub(in crate::fetch) struct TipAnswer {
-    items: Items,
-    wanted: String,
-    tip: Option<ObjectId>,
-    ended: bool,
-}
-
-impl TipAnswer {
-    /// Creates a parser that looks for the reference `wanted`, a full name.
-    pub(in crate::fetch) fn new(version: Version, wanted: &str) -> Self {
-        Self {
-            items: Items::new(version),
-            wanted: wanted.to_owned(),
-            tip: None,
-            ended: false,
-        }
-    }
-
-    pub(in crate::fetch) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
-        let Self {
-            items,
-            wanted,
-            tip,
-            ended,
-        } = self;
-        items.feed(bytes, |item| match item {
-            Item::End => *ended = true,
-            Item::Head(head) if wanted == HEAD => *tip = Some(head.id),
-            Item::Reference(name, id) if name == *wanted => *tip = Some(id),
-            _ => {}
-        })
-    }
-
-    /// Returns whether nothing more of the answer is needed.
-    pub(in crate::fetch) fn has_ended(&self) -> bool {
-        self.ended || self.tip.is_some()
-    }
-
-    /// Returns the present target of the reference.
-    pub(in crate::fetch) fn tip(&self) -> Option<ObjectId> {
-        self.tip
     }
 }
 
@@ -325,28 +135,6 @@ impl ReferencesAnswer {
 
 fn is_listed(name: &str) -> bool {
     name.starts_with("refs/heads/") || name.starts_with("refs/tags/")
-}
-
-/// Parses `<id> refs/…`. Git bounds a name by nothing but the length of a line, and knows no encoding of it.
-fn parse_reference(line: &[u8]) -> Option<(Cow<'_, str>, ObjectId)> {
-    let mut words = line.trim_ascii_end().split(|byte| *byte == b' ');
-    let id = ObjectId::from_hex(words.next()?).ok()?;
-    let name = words.next().filter(|name| name.starts_with(b"refs/"))?;
-    Some((String::from_utf8_lossy(name), id))
-}
-
-/// Parses `<id> HEAD symref-target:<branch>`.
-fn parse_head(line: &[u8]) -> Option<Head> {
-    let line = String::from_utf8_lossy(line);
-    let mut words = line.trim_ascii_end().split(' ');
-    let id = ObjectId::from_hex(words.next()?.as_bytes()).ok()?;
-    if words.next()? != "HEAD" {
-        return None;
-    }
-    let branch = words
-        .find_map(|word| word.strip_prefix("symref-target:"))
-        .map(str::to_owned);
-    Some(Head { id, branch })
 }
 
 #[cfg(test)]

@@ -245,7 +245,7 @@ async fn answer(
     })
 }
 
-/// What was done about a report.
+/// Outcome of the rows that are ours.
 struct Acted {
     /// Digests of what is secret and ours.
     positive: HashSet<Sha256Digest>,

@@ -85,7 +85,7 @@ pub(super) struct EntriesView {
     last_day: u64,
 }
 
-/// What a digest stands under.
+/// Pepper, or none, under which a digest stands.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum PepperStanding {

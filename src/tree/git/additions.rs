@@ -8,7 +8,7 @@ use super::folder::{ByName, Entries, EntryKind, hexadecimal};
 /// Maximum number of folders that are kept for the comparison of those within a folder. Beyond it, more counts as new.
 const BEFORE_MAX: usize = 1 << 18;
 
-/// What the others have of the name of an entry.
+/// Kind of an addition, by what the others have of the name of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Addition {
     /// Nothing.

@@ -3,7 +3,7 @@
 //! Git's own comparisons list every path, and so do not end where a few folders that hold each other several times name
 //! more files than can be counted. Here a folder is read once, or a few times if it is compared with several others.
 //!
-//! What is held has a bound, whatever is compared: the folders on the way to one, one that they are compared with, a
+//! The memory held has a bound, whatever is compared: the folders on the way to one, one that they are compared with, a
 //! path that is told, and contents that are new until there are some thousands of them, which are then scanned.
 
 use std::rc::Rc;
@@ -50,7 +50,8 @@ pub(super) struct Comparison<'a> {
     seen: Seen,
     /// The last large folder that others were compared with.
     last: Option<(String, Rc<ByName>)>,
-    /// What may still be read of folders that others are compared with, in bytes beyond the sizes of what is compared.
+    /// Rest of the budget for reading folders that others are compared with, in bytes beyond the sizes of what is
+    /// compared.
     left: usize,
     /// Contents that are new and were not scanned yet. Each is new once.
     wanted: Vec<Wanted>,

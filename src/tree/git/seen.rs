@@ -1,4 +1,4 @@
-//! What a scan has seen before.
+//! Things that a scan has seen before.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hash, RandomState};

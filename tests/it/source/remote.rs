@@ -232,18 +232,24 @@ on_both_databases! {
     }
 }
 
+/// Opens a shop on a server of version 0, or of version 2, with a repository of SHA-256, or of SHA-1.
+async fn shop(is_old: bool, is_wide: bool) -> Shop {
+    let mut shop = Shop::open().await;
+    if is_old {
+        shop.forge.speak_version_0();
+    }
+    if is_wide {
+        shop.repository = shop.forge.create_sha256("acme/wide").unwrap();
+    }
+    shop
+}
+
 /// By the length of their names, objects of SHA-256 are told from those of SHA-1.
 #[tokio::test]
 async fn repositories_of_sha_256_and_servers_of_version_0_are_read_as_others_are() {
     for (is_old, is_wide) in [(false, true), (true, false), (true, true)] {
         let (database, rig) = sqlite().await;
-        let mut shop = Shop::open().await;
-        if is_old {
-            shop.forge.speak_version_0();
-        }
-        if is_wide {
-            shop.repository = shop.forge.create_sha256("acme/wide").unwrap();
-        }
+        let shop = shop(is_old, is_wide).await;
         let url = format!("{}/{}.git", shop.forge.url(), shop.repository.name());
         let mut after = Vec::new();
         for file in ["old.txt", "new.txt", "newer.txt"] {

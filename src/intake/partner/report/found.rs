@@ -1,7 +1,7 @@
 //! Keys in a report that are not simply tokens of its rows.
 //!
-//! Who writes where a partner looks determines how many there are, and most are nobody's. They come in pieces, are looked
-//! up and, if they are ours, acted upon at once: however many there are, few are held, and none takes the room of another.
+//! Their number is up to whoever writes where a partner looks, and most are nobody's. They come in pieces, are looked up
+//! and, if they are ours, acted upon at once: however many there are, few are held, and none takes the room of another.
 
 use tokio::sync::mpsc;
 
@@ -11,7 +11,7 @@ use crate::intake::rows::Row;
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::respond::{Known, Responder, Turn};
 
-/// What was done about the keys that were found.
+/// Outcome of the keys that were found.
 #[derive(Default)]
 pub(super) struct ActedOnFound {
     /// Keys of ours that the tokens of rows are, but for what surrounds them, by the index of the row. Nothing was done

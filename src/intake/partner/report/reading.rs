@@ -29,7 +29,7 @@ pub(super) struct Found {
     pub(super) standing: Standing,
 }
 
-/// How a key stands in a report.
+/// Position of a key in a report.
 pub(super) enum Standing {
     /// It is the token of a row, but for what surrounds it there.
     Token {

@@ -40,13 +40,7 @@ async fn kept(database: &TestDatabase, before: &str, after: ObjectId) -> i64 {
 async fn a_commit_that_only_a_detached_head_names_is_read_in_each_dialect() {
     for (is_old, is_wide) in [(false, false), (true, false), (false, true)] {
         let (database, rig) = sqlite().await;
-        let mut shop = Shop::open().await;
-        if is_old {
-            shop.forge.speak_version_0();
-        }
-        if is_wide {
-            shop.repository = shop.forge.create_sha256("acme/wide").unwrap();
-        }
+        let shop = shop(is_old, is_wide).await;
         let main = shop.push(&[("file", b"contents".to_vec())]).after;
         let url = format!("{}/{}.git", shop.forge.url(), shop.repository.name());
         let remote = rig.remote(&url);
