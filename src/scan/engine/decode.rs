@@ -3,6 +3,7 @@
 use zeroize::Zeroize as _;
 
 use super::literal::{Alignment, base64_value};
+use super::margin::Margin;
 
 /// Decoded piece of a text, with the origin of each byte. One is used for all hits in a text, so that a hit takes no
 /// memory of its own.
@@ -36,77 +37,12 @@ pub(super) struct Utf16 {
 }
 
 /// Base64 of either alphabet around a literal with this alignment, whose first whole character is at `at`. Padding is
-/// not required. Single line breaks are skipped, with the margin after them.
+/// not required. What stands between two lines is skipped.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Base64 {
     pub(super) at: usize,
     pub(super) alignment: Alignment,
     pub(super) margin: Margin,
-}
-
-/// Text that may stand between a line break and the base64 of the next line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Margin {
-    /// Blanks.
-    Blank,
-    /// Blanks, and `+` or `-` as in the output of `git log -p`, or any number of `>` as in quotations. The former are
-    /// characters of base64 as well, so that a text has to be read in both ways.
-    Marked,
-}
-
-impl Margin {
-    /// All margins, in the order in which they are tried.
-    pub(super) const ALL: [Self; 2] = [Self::Blank, Self::Marked];
-
-    /// Returns whether it makes a difference in a text that this margin is not blanks alone.
-    pub(super) fn differs(self, text: &[u8]) -> bool {
-        let is_marked = |at: usize| margin(&text[at + 1..]) > blanks(&text[at + 1..]);
-        self == Self::Blank || memchr::memchr_iter(b'\n', text).any(is_marked)
-    }
-
-    /// Returns the length of the line break at the start of `text`, including the margin of the next line, or 0.
-    pub(super) fn fold(self, text: &[u8]) -> usize {
-        let line_break = match text {
-            [b'\n', ..] => 1,
-            [b'\r', b'\n', ..] => 2,
-            _ => return 0,
-        };
-        let rest = &text[line_break..];
-        line_break
-            + match self {
-                Self::Blank => blanks(rest),
-                Self::Marked => margin(rest),
-            }
-    }
-
-    /// Returns the length of the line break at the end of `text`, including the margin after it, or 0.
-    pub(super) fn fold_before(self, text: &[u8]) -> usize {
-        let mut rest = without(text, b" \t");
-        if self == Self::Marked {
-            rest = match rest {
-                [rest @ .., b'+' | b'-'] => without(rest, b" \t"),
-                [.., b'>'] => without(rest, b"> \t"),
-                _ => rest,
-            };
-        }
-        let start = match rest {
-            [start @ .., b'\r', b'\n'] | [start @ .., b'\n'] => start.len(),
-            _ => return 0,
-        };
-        let length = text.len() - start;
-        // Of several marks only the first is one.
-        if self.fold(&text[start..]) == length {
-            length
-        } else {
-            0
-        }
-    }
-}
-
-/// Returns the start of a text whose end has only these bytes.
-fn without<'t>(text: &'t [u8], bytes: &[u8]) -> &'t [u8] {
-    let last = text.iter().rposition(|byte| !bytes.contains(byte));
-    &text[..last.map_or(0, |last| last + 1)]
 }
 
 impl Utf16 {
@@ -258,38 +194,13 @@ fn characters_from(text: &[u8], at: usize, margin: Margin) -> impl Iterator<Item
 
 /// Returns the values and offsets of the base64 characters before `at`, beginning with the nearest one.
 fn characters_before(text: &[u8], at: usize, margin: Margin) -> impl Iterator<Item = (u8, usize)> {
-    let mut rest = &text[..at];
+    let mut at = at;
     std::iter::from_fn(move || {
-        rest = &rest[..rest.len() - margin.fold_before(rest)];
-        let value = base64_value(*rest.last()?)?;
-        rest = &rest[..rest.len() - 1];
-        Some((value, rest.len()))
+        at -= margin.fold_before(text, at);
+        let value = base64_value(*text[..at].last()?)?;
+        at -= 1;
+        Some((value, at))
     })
-}
-
-/// Returns the length of the blanks at the start of a line.
-fn blanks(line: &[u8]) -> usize {
-    line.iter().take_while(|byte| is_blank(**byte)).count()
-}
-
-/// Returns the length of the blanks and of the mark at the start of a line.
-fn margin(line: &[u8]) -> usize {
-    let before = blanks(line);
-    match line.get(before) {
-        Some(b'+' | b'-') => before + 1 + blanks(&line[before + 1..]),
-        Some(b'>') => {
-            let quoted = line[before..].iter();
-            before
-                + quoted
-                    .take_while(|byte| is_blank(**byte) || **byte == b'>')
-                    .count()
-        }
-        _ => before,
-    }
-}
-
-fn is_blank(byte: u8) -> bool {
-    byte == b' ' || byte == b'\t'
 }
 
 #[cfg(test)]

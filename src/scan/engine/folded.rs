@@ -7,9 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use super::decode::Margin;
 use super::literal::Hit;
 use super::literal::{Form, Literal, base64_value};
+use super::margin::Margin;
 
 /// Minimum number of base64 characters on the line before the break. Blocks in shorter lines could be missed, and
 /// the result must not depend on the kind of search.
@@ -19,7 +19,7 @@ pub(in crate::scan) const LONG_LINE: usize = 48;
 const BLOCK: usize = 16;
 const STEP: usize = 32;
 
-/// Line break with the margin of the next line, from `end` up to `next`.
+/// What stands between two lines, from `end` up to `next`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fold {
     end: usize,
@@ -59,7 +59,7 @@ impl Fold {
         for away in 0..last {
             let next = to.checked_sub(away)?;
             // What may be a mark of the line may be a character of the literal as well.
-            let length = margin.fold_before(&text[..next]);
+            let length = margin.fold_before(text, next);
             if length > 0 {
                 let end = next - length;
                 return Some((Self { end, next }, away));
@@ -154,12 +154,13 @@ impl Folded {
         if end < at + BLOCK {
             return at + STEP;
         }
-        let [next, marked] = Margin::ALL.map(|margin| end + margin.fold(&text[end..]));
-        self.look_at(text, Fold { end, next }, found);
-        if marked != next {
-            self.look_at(text, Fold { end, next: marked }, found);
+        let nexts = Margin::ALL.map(|margin| end + margin.fold(&text[end..]));
+        for (index, next) in nexts.into_iter().enumerate() {
+            if !nexts[..index].contains(&next) {
+                self.look_at(text, Fold { end, next }, found);
+            }
         }
-        next.max(end + 1)
+        nexts[0].max(end + 1)
     }
 
     /// Looks for the literals that a line break divides.
@@ -218,8 +219,7 @@ mod tests {
     use crate::keyformat::FormatSet;
     use crate::scan::{Encodings, Engine};
 
-    /// Covers every place of a line break, in the ways in which encoders break lines, and within the output of
-    /// `git log -p` and quotations.
+    /// Covers every place of a line break, in the ways in which encoders break lines, and in texts that quote these.
     #[test]
     fn no_line_break_hides_a_key() {
         let formats = FormatSet::builtin();
@@ -239,6 +239,23 @@ mod tests {
                 (64, "\n> "),
                 (76, "\n> > "),
                 (76, "\r\n>>\t"),
+                // Of merges, comments, literals of programs, and texts in JSON.
+                (64, "\n++"),
+                (76, "\n# "),
+                (64, "\n+  // "),
+                (76, "\n//"),
+                (64, "\r\n * "),
+                (76, "\"\n    \""),
+                (64, "' +\r\n  '"),
+                (76, "\",\n\""),
+                (64, " \n"),
+                (76, " \\\n"),
+                (64, "\\n\" \\\n\""),
+                (76, "\n\n"),
+                (64, "\r"),
+                (76, "\\n"),
+                (64, "\\r\\n"),
+                (76, "\\\\n\\t"),
             ];
             for (width, line_break) in breaks {
                 for before in 0..width {

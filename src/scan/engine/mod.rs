@@ -10,6 +10,7 @@ mod folded;
 mod frequency;
 pub(super) mod lines;
 mod literal;
+mod margin;
 #[cfg(test)]
 pub(super) mod oracle;
 mod packed;
@@ -22,17 +23,18 @@ use std::sync::Arc;
 
 use super::{Candidate, Encoding, Encodings};
 use crate::keyformat::{FormatSet, KeyFormat, KeyValue};
-use decode::{Base64, Decoded, Margin, Reach, Utf16};
+use decode::{Base64, Decoded, Reach, Utf16};
 #[cfg(test)]
 pub(super) use folded::LONG_LINE;
 use lines::Spot;
 use literal::Form;
 use literal::Hit;
+use margin::Margin;
 use scanner::Scanner;
 use search::Search;
 
 /// Revision of the engine. Incremented when it finds more, or something else, in the same text.
-const REVISION: u32 = 3;
+const REVISION: u32 = 4;
 
 /// Size in bytes of the pieces in which a text passes through the searches, so that it stays in the cache between
 /// them.
@@ -99,9 +101,9 @@ impl Engine {
             .map(|hunted| hunted.format.max_len())
             .max()
             .unwrap_or(0);
-        // Twice the length of a key in UTF-16, a neighbor on either side, and as much again in base64 for line
-        // breaks and the characters that they cut off.
-        let reach = longest_key * 2 + 64;
+        // Twice the length of a key in UTF-16 and a neighbor on either side; in base64, what stands between two lines
+        // and the characters that it cuts off.
+        let reach = longest_key * 2 + 2 * margin::WIDEST;
         Self {
             search: Search::new(&literals, reach),
             formats,

@@ -69,7 +69,7 @@ static SHAPES: LazyLock<[(&KeyFormat, Regex); 3]> = LazyLock::new(|| {
     ]
     .map(|(id, shape)| (FORMATS.get(id).unwrap(), Regex::new(shape).unwrap()))
 });
-/// A line break with the margin of the next line: of blanks alone, and with marks as well.
+/// A line break with blanks, and with the mark of a line as well.
 static FOLDS: LazyLock<[Regex; 2]> = LazyLock::new(|| {
     [
         r"(?-u)^\r?\n[ \t]*",
@@ -77,6 +77,31 @@ static FOLDS: LazyLock<[Regex; 2]> = LazyLock::new(|| {
     ]
     .map(|fold| Regex::new(fold).unwrap())
 });
+/// What may stand between lines in a wide margin, and the line breaks in it.
+static BETWEEN: LazyLock<[Regex; 2]> = LazyLock::new(|| {
+    [r"(?-u)^(?:\\[nrt]|[^0-9A-Za-z_=])+", r"(?-u)[\r\n]|\\[nr]"]
+        .map(|between| Regex::new(between).unwrap())
+});
+
+/// Returns the length of a wide margin at the start of a text, of whose last marks so many are none of base64.
+fn wide(text: &[u8], marks: usize) -> usize {
+    let [between, line_break] = &*BETWEEN;
+    let run = between.find(text).map_or(&b""[..], |run| run.as_bytes());
+    if run.len() > 64 || !line_break.is_match(run) {
+        return 0;
+    }
+    let is_mark = |byte: &&u8| b"+/-".contains(byte);
+    let trailing = run.iter().rev().take_while(is_mark).count();
+    run.len() - trailing + trailing.min(marks)
+}
+
+/// Returns the characters of base64 in a text and their offsets, in every reading of its lines.
+fn readings(text: &[u8]) -> impl Iterator<Item = Vec<(usize, u8)>> {
+    let single = FOLDS
+        .iter()
+        .flat_map(|fold| runs(text, |rest| fold.find(rest).map_or(0, |found| found.end())));
+    single.chain((0..3).flat_map(|marks| runs(text, |rest| wide(rest, marks))))
+}
 
 /// Returns all candidates in a text that is not encoded, including overlapping ones.
 fn plain(text: &[u8]) -> Vec<(usize, String)> {
@@ -132,8 +157,8 @@ fn utf16(text: &[u8]) -> BTreeSet<Place> {
         .collect()
 }
 
-/// Returns the characters of base64 in a text and their offsets, in runs that only single line breaks divide.
-fn runs(text: &[u8], fold: &Regex) -> Vec<Vec<(usize, u8)>> {
+/// Returns the characters of base64 in a text and their offsets, in runs that only what stands between lines divides.
+fn runs(text: &[u8], fold: impl Fn(&[u8]) -> usize) -> Vec<Vec<(usize, u8)>> {
     let is_base64 = |at: usize| {
         let byte = text.get(at);
         byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte))
@@ -151,7 +176,7 @@ fn runs(text: &[u8], fold: &Regex) -> Vec<Vec<(usize, u8)>> {
             at += 1;
             continue;
         }
-        let folded = fold.find(&text[at..]).map_or(0, |found| found.end());
+        let folded = fold(&text[at..]);
         // What is a mark of a line is one whatever was before.
         at += folded.max(1);
         if folded == 0 || !is_base64(at) {
@@ -164,7 +189,7 @@ fn runs(text: &[u8], fold: &Regex) -> Vec<Vec<(usize, u8)>> {
 
 fn in_base64(text: &[u8]) -> BTreeSet<Place> {
     let mut all = BTreeSet::new();
-    for characters in FOLDS.iter().flat_map(|fold| runs(text, fold)) {
+    for characters in readings(text) {
         for missing in 0..4 {
             // Characters added before and after to complete groups of four, and the bytes that they add.
             let mut encoded = vec![b'A'; missing];
@@ -275,14 +300,15 @@ fn encoded() -> impl Strategy<Value = Vec<u8>> {
 /// Returns base64 in lines of about as many characters as the engine requires.
 fn wrapped() -> impl Strategy<Value = Vec<u8>> {
     let line_break = prop_oneof![
-        Just("\n"),
-        Just("\r\n"),
-        Just("\n  "),
-        Just("\n\n"),
-        Just("\n+"),
-        Just("\r\n-"),
-        Just("\n+  "),
-        Just("\n> > "),
+        Just("\n".to_owned()),
+        Just("\r\n".to_owned()),
+        Just("\n  ".to_owned()),
+        Just("\n\n".to_owned()),
+        Just("\n+".to_owned()),
+        Just("\r\n-".to_owned()),
+        Just("\n+  ".to_owned()),
+        Just("\n> > ".to_owned()),
+        "[ \"'\\\\,;]{0,3}(\n|\r|\r\n|\\\\n|\\\\r\\\\n|\n\n)[ \t]{0,2}([+-]{0,2}|#|//|[*])[ \"]{0,2}".prop_map(String::from),
     ];
     let around = "[ -~]{0,60}";
     (around, key(), around, 40..80_usize, line_break).prop_map(
@@ -299,7 +325,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
         4 => encoded(),
         3 => wrapped(),
         2 => "[ \n\t]{1,3}".prop_map(String::into_bytes),
-        1 => "(\r\n|\n  |\n[+> -]{1,3}|=|==|\\PC|[A-Za-z0-9+/]{1,9})".prop_map(String::into_bytes),
+        1 => "(\r\n|\n  |\n[+> -]{1,3}|[\"\\\\]?(\r|\n|\\\\n)[\"/+# ]{0,3}|=|==|\\PC|[A-Za-z0-9+/]{1,9})".prop_map(String::into_bytes),
         1 => prop::collection::vec(any::<u8>(), 0..300),
         1 => (0..9usize).prop_map(|count| vec![0; count]),
     ];

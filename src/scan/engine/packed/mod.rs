@@ -10,10 +10,10 @@ mod parts;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, Span, packed};
 
-use super::decode::Margin;
 use super::folded::Fold;
 use super::literal::Hit;
 use super::literal::{Form, Literal};
+use super::margin::Margin;
 use parts::{Part, WIDTH};
 
 /// Distance in bytes within which another part is expected after one. The vector searcher takes as long to begin as to

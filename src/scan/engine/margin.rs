@@ -1,0 +1,211 @@
+//! What may stand between two lines of base64 that belong together.
+
+use super::literal::base64_value;
+
+/// Maximum length of what stands between two lines of base64 if it is [`Margin::Wide`], in bytes.
+pub(super) const WIDEST: usize = 64;
+
+/// Text that may stand between a line of base64 and the next one.
+///
+/// Where marks of lines are characters of base64 as well, a text can be read in several ways. Each of them is tried, since
+/// none is right everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Margin {
+    /// A line break, and blanks.
+    Blank,
+    /// A line break, blanks, and `+` or `-` as in the output of `git log -p`, or any number of `>` as in quotations.
+    Marked,
+    /// Anything but letters, digits, `_` and `=`, if there is a line break in it, as itself or escaped as in JSON. The
+    /// `+`, `-` and `/` at the end of it are marks up to this number, and characters of base64 beyond it.
+    Wide(usize),
+}
+
+impl Margin {
+    /// All margins, in the order in which they are tried: `++` marks what merges add, `//` comments.
+    pub(super) const ALL: [Self; 5] = [
+        Self::Blank,
+        Self::Marked,
+        Self::Wide(0),
+        Self::Wide(1),
+        Self::Wide(2),
+    ];
+
+    /// Returns whether a text may be read in another way with this margin than with those before it.
+    pub(super) fn differs(self, text: &[u8]) -> bool {
+        let mut breaks = memchr::memchr3_iter(b'\n', b'\r', b'\\', text);
+        match self {
+            Self::Blank => true,
+            Self::Marked => memchr::memchr_iter(b'\n', text)
+                .any(|at| marked(&text[at + 1..]) > blanks(&text[at + 1..])),
+            Self::Wide(0) => breaks.any(|at| {
+                let length = wide(&text[at..]).map_or(0, |wide| wide.length);
+                length > Self::Blank.fold(&text[at..]) || (length > 0 && follows_other(text, at))
+            }),
+            Self::Wide(marks) => {
+                breaks.any(|at| wide(&text[at..]).is_some_and(|wide| wide.marks >= marks))
+            }
+        }
+    }
+
+    /// Returns the length of what stands between two lines at the start of `text`, or 0.
+    pub(super) fn fold(self, text: &[u8]) -> usize {
+        let line_break = || match text {
+            [b'\n', ..] => Some(1),
+            [b'\r', b'\n', ..] => Some(2),
+            _ => None,
+        };
+        let after = |margin: fn(&[u8]) -> usize| {
+            line_break().map_or(0, |length| length + margin(&text[length..]))
+        };
+        match self {
+            Self::Blank => after(blanks),
+            Self::Marked => after(marked),
+            Self::Wide(marks) => wide(text).map_or(0, |wide| wide.with(marks)),
+        }
+    }
+
+    /// Returns the length of what stands between two lines and ends at `end`, or 0.
+    pub(super) fn fold_before(self, text: &[u8], end: usize) -> usize {
+        let start = match self {
+            Self::Blank => before_break(without(&text[..end], b" \t")),
+            Self::Marked => before_break(without_mark(&text[..end])),
+            Self::Wide(marks) => wide_start(text, end, marks),
+        };
+        // Of several marks only the first is one.
+        match start.map(|start| end - start) {
+            Some(length) if self.fold(&text[end - length..]) == length => length,
+            _ => 0,
+        }
+    }
+}
+
+/// A [`Margin::Wide`], in bytes.
+struct Wide {
+    /// Length up to the marks that may be characters.
+    length: usize,
+    /// Number of these.
+    marks: usize,
+}
+
+impl Wide {
+    /// Returns the length of the margin if so many marks are none of base64.
+    fn with(&self, marks: usize) -> usize {
+        self.length + self.marks.min(marks)
+    }
+}
+
+/// Returns the margin at the start of `text`, which must not be a character of base64.
+fn wide(text: &[u8]) -> Option<Wide> {
+    let (mut at, mut length, mut is_broken) = (0, 0, false);
+    loop {
+        match text.get(at..).unwrap_or_default() {
+            [b'\\', b'n' | b'r', ..] => (is_broken, length) = (true, at + 2),
+            [b'\\', b't', ..] => length = at + 2,
+            [b'\n' | b'\r', ..] => (is_broken, length) = (true, at + 1),
+            [byte, ..] if is_mark(*byte) && at > 0 => {}
+            [byte, ..] if is_between(*byte) && !is_mark(*byte) => length = at + 1,
+            _ => break,
+        }
+        at = length.max(at + 1);
+        if at > WIDEST {
+            return None;
+        }
+    }
+    is_broken.then_some(Wide {
+        length,
+        marks: at - length,
+    })
+}
+
+/// Returns the place at which the margin begins that ends at `end`, with this number of marks at most.
+fn wide_start(text: &[u8], end: usize, marks: usize) -> Option<usize> {
+    let at_marks = text[..end].iter().rev().take(marks);
+    let marked = end - at_marks.take_while(|byte| is_mark(**byte)).count();
+    let following = text[end..].iter().take(WIDEST);
+    let length = end - marked + following.take_while(|byte| is_mark(**byte)).count();
+    let (mut at, mut start) = (marked, None);
+    loop {
+        at -= match &text[..at] {
+            [.., b'\\', b'n' | b'r' | b't'] => 2,
+            [.., byte] if is_between(*byte) => 1,
+            _ => return start,
+        };
+        if marked - at + length > WIDEST {
+            return start;
+        }
+        // Marks before the first other byte are characters of the line before.
+        if !is_mark(text[at]) {
+            start = Some(at);
+        }
+        // It does not end in a mark beyond those.
+        start?;
+    }
+}
+
+/// Returns whether something before the line break at `at` belongs to a wide margin.
+fn follows_other(text: &[u8], at: usize) -> bool {
+    match text[..at] {
+        [.., b'\r'] => false,
+        [.., byte] => is_between(byte) && !is_mark(byte),
+        [] => false,
+    }
+}
+
+/// Returns the place of the line break at the end of `text`.
+fn before_break(text: &[u8]) -> Option<usize> {
+    match text {
+        [start @ .., b'\r', b'\n'] | [start @ .., b'\n'] => Some(start.len()),
+        _ => None,
+    }
+}
+
+/// Returns the start of a text that ends with blanks and the mark of a line.
+fn without_mark(text: &[u8]) -> &[u8] {
+    let rest = without(text, b" \t");
+    match rest {
+        [rest @ .., b'+' | b'-'] => without(rest, b" \t"),
+        [.., b'>'] => without(rest, b"> \t"),
+        _ => rest,
+    }
+}
+
+/// Returns the start of a text whose end has only these bytes.
+fn without<'t>(text: &'t [u8], bytes: &[u8]) -> &'t [u8] {
+    let last = text.iter().rposition(|byte| !bytes.contains(byte));
+    &text[..last.map_or(0, |last| last + 1)]
+}
+
+/// Returns the length of the blanks at the start of a line.
+fn blanks(line: &[u8]) -> usize {
+    line.iter().take_while(|byte| is_blank(**byte)).count()
+}
+
+/// Returns the length of the blanks and of the mark at the start of a line.
+fn marked(line: &[u8]) -> usize {
+    let before = blanks(line);
+    match line.get(before) {
+        Some(b'+' | b'-') => before + 1 + blanks(&line[before + 1..]),
+        Some(b'>') => {
+            let quoted = line[before..].iter();
+            before
+                + quoted
+                    .take_while(|byte| is_blank(**byte) || **byte == b'>')
+                    .count()
+        }
+        _ => before,
+    }
+}
+
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+/// Returns whether this may be the mark of a line as well as a character of base64.
+fn is_mark(byte: u8) -> bool {
+    matches!(byte, b'+' | b'-' | b'/')
+}
+
+/// Returns whether this may stand in a wide margin: padding ends what is encoded.
+fn is_between(byte: u8) -> bool {
+    byte != b'=' && (is_mark(byte) || base64_value(byte).is_none())
+}
