@@ -75,7 +75,7 @@ impl Shared {
     }
 
     /// Returns the place in which an item is fetched.
-    fn place(&self, item: &WorkItem, is_known: bool) -> FetchPlace {
+    pub(super) fn place(&self, item: &WorkItem, is_known: bool) -> FetchPlace {
         let outpaced = self.slow.outpaced(item.id);
         let host = if is_known { &*item.range.host } else { "" };
         let owner = item.range.owner();
@@ -326,7 +326,7 @@ pub(super) struct Reading {
     pub(super) request: RangeRequest,
     places: Arc<Places>,
     /// `true` if its host is configured.
-    is_known: bool,
+    pub(super) is_known: bool,
     pub(super) has_token: bool,
 }
 

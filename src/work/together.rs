@@ -1,7 +1,7 @@
 //! New branches of one repository, read in one request: a repository that is read for the first time may have thousands,
 //! most of which bring next to nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const FEWER: usize = 4;
 const SINGLY: Duration = Duration::from_mins(1);
 
 /// Maximum number of branches of a repository of which it is remembered that they are to be read singly.
-const ALONE_MAX: usize = 64;
+const ALONE_MAX: usize = 500;
 
 /// Maximum number of repositories of which it is remembered how many branches are read together.
 const KNOWN_MAX: usize = 256;
@@ -51,10 +51,12 @@ struct Turn {
     most: u32,
     /// Items that were read so last. Until that is committed they still wait.
     read: Vec<Uuid>,
-    /// Items that had to give way when they were read with others, the last ones last.
+    /// Items that had to give way when they were read with others, or whose branches are gone, the last ones last.
     alone: VecDeque<Uuid>,
     /// Time until which all are read singly.
     singly_until: Option<Instant>,
+    /// Time until which the server is not asked what it has: it named what it does not have.
+    unasked_until: Option<Instant>,
 }
 
 impl Default for Turn {
@@ -64,16 +66,14 @@ impl Default for Turn {
             read: Vec::new(),
             alone: VecDeque::new(),
             singly_until: None,
+            unasked_until: None,
         }
     }
 }
 
 impl Turn {
     fn is_alone(&self, id: Uuid) -> bool {
-        let is_singly = self
-            .singly_until
-            .is_some_and(|until| Instant::now() < until);
-        is_singly || self.alone.contains(&id)
+        is_ahead(self.singly_until) || self.alone.contains(&id)
     }
 
     /// Notes that an item was read with as many others, which is too much for a request.
@@ -85,10 +85,27 @@ impl Turn {
     fn gave_way(&mut self, id: Uuid, count: usize) {
         self.was_too_much(count);
         self.singly_until = Some(Instant::now() + SINGLY);
+        self.leave_alone(id);
+    }
+
+    fn leave_alone(&mut self, id: Uuid) {
         if self.alone.len() >= ALONE_MAX {
             self.alone.pop_front();
         }
         self.alone.push_back(id);
+    }
+
+    /// Leaves those out of which the server no longer names the commit. Returns whether there are any.
+    fn leave_out_gone(&mut self, beside: &mut Vec<Beside>, named: &HashSet<ObjectId>) -> bool {
+        let before = beside.len();
+        beside.retain(|other| {
+            let is_named = object_id(&other.after).is_ok_and(|id| named.contains(&id));
+            if !is_named {
+                self.leave_alone(other.id);
+            }
+            is_named
+        });
+        beside.len() < before
     }
 
     /// Notes that an item was read with these others.
@@ -102,8 +119,10 @@ impl Turn {
 enum TriedTogether {
     /// This is its outcome, and that of the others.
     Read(Box<Tried>),
-    /// They are too much for one request, or the server does not have one of them.
+    /// They are too much for one request.
     TooMuch,
+    /// The server does not have one of them.
+    Gone,
     /// It had to give way.
     GaveWay(String),
 }
@@ -126,6 +145,10 @@ impl Together {
         }
         Arc::clone(known.entry(name).or_default())
     }
+}
+
+fn is_ahead(time: Option<Instant>) -> bool {
+    time.is_some_and(|time| Instant::now() < time)
 }
 
 /// Returns the number of branches for the next time, given how many were read, or turned out to be too many.
@@ -153,12 +176,9 @@ impl Shared {
         if turn.is_alone(item.id) {
             return None;
         }
-        let most_read = u32::try_from(turn.read.len()).unwrap_or(MOST);
-        let found = self
-            .parts
-            .store
-            .waiting_beside(item, turn.most + most_read)
-            .await;
+        let known = u32::try_from(turn.read.len() + turn.alone.len()).unwrap_or(MOST);
+        let store = &self.parts.store;
+        let found = store.waiting_beside(item, turn.most + known).await;
         let mut beside = found.unwrap_or_else(|error| {
             tracing::warn!(%error, "looking for branches that are read together failed: one is read alone");
             Vec::new()
@@ -171,13 +191,22 @@ impl Shared {
         if beside.is_empty() {
             return None;
         }
-        match self.try_together(reading, item, &beside).await {
+        let mut tried = self.try_together(reading, item, &beside).await;
+        if matches!(tried, Ok(TriedTogether::Gone)) {
+            let are_left = self
+                .leave_out_gone(reading, item, &mut turn, &mut beside)
+                .await;
+            if are_left {
+                tried = self.try_together(reading, item, &beside).await;
+            }
+        }
+        match tried {
             Ok(TriedTogether::Read(tried)) => {
                 turn.was_read(&beside);
                 Some(*tried)
             }
             // Not fewer at once: each try may take as long as one that is alone.
-            Ok(TriedTogether::TooMuch) => {
+            Ok(TriedTogether::TooMuch | TriedTogether::Gone) => {
                 turn.was_too_much(beside.len());
                 None
             }
@@ -188,6 +217,33 @@ impl Shared {
             }
             Err(ended) => Some(*ended),
         }
+    }
+
+    /// Leaves those out that the server no longer names, as where branches were deleted since they were listed. Returns
+    /// whether others are left that may all be there, as `item` then is.
+    async fn leave_out_gone(
+        &self,
+        reading: &Reading,
+        item: &WorkItem,
+        turn: &mut Turn,
+        beside: &mut Vec<Beside>,
+    ) -> bool {
+        if is_ahead(turn.unasked_until) {
+            return false;
+        }
+        let request = &reading.request;
+        let (fetcher, place) = (&self.parts.fetcher, self.place(item, reading.is_known));
+        let listing = fetcher.references_from(&request.clone_url, request.token.as_ref(), place);
+        let named: HashSet<_> = match listing.await {
+            Ok((references, _long)) => references.list.into_iter().map(|(_, id)| id).collect(),
+            Err(_) => HashSet::new(),
+        };
+        let is_there = named.contains(&request.after);
+        let are_gone = !named.is_empty() && turn.leave_out_gone(beside, &named);
+        if is_there && !are_gone {
+            turn.unasked_until = Some(Instant::now() + SINGLY);
+        }
+        is_there && are_gone && !beside.is_empty()
     }
 
     /// Reads a branch and those beside it. Returns the outcome if that fails.
@@ -220,9 +276,9 @@ impl Shared {
                 FetchError::Busy
                 | FetchError::SizedBusy
                 | FetchError::LargeBusy
-                | FetchError::CommitGone
                 | FetchError::Refused(_),
             ) => return Ok(TriedTogether::TooMuch),
+            Err(FetchError::CommitGone) => return Ok(TriedTogether::Gone),
             Err(error) => {
                 let ended = self.end_of(item.clone(), reading.has_token, &error);
                 return Err(Box::new(ended));

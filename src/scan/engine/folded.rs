@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::literal::Hit;
 use super::literal::{Form, Literal, base64_value};
-use super::margin::Margin;
+use super::margin::{self, Margin};
 
 /// Minimum number of base64 characters on the line before the break. Blocks in shorter lines could be missed, and
 /// the result must not depend on the kind of search.
@@ -27,39 +27,66 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    /// Returns the line break after the bytes of `literal` that stand at `from`, beginning with its `first`, and the
-    /// number of these.
-    pub(super) fn after(
+    /// Returns what may be a line break after the bytes of `literal` that stand at `from`, beginning with its `first`, and
+    /// the number of these.
+    pub(super) fn after<'t>(
         literal: &Literal,
         first: usize,
-        text: &[u8],
+        text: &'t [u8],
         from: usize,
-        margin: Margin,
-    ) -> Option<(Self, usize)> {
+    ) -> impl Iterator<Item = (Self, usize)> + use<'t> {
         let known = first..literal.bytes.len();
-        let away = known.clone().zip(text.get(from..)?);
+        let there = text.get(from..).unwrap_or_default();
+        let away = known.clone().zip(there);
         let away = away
             .take_while(|(at, byte)| literal.can_be(*at, **byte))
             .count();
         let end = from + away;
-        let length = margin.fold(&text[end..]);
-        let next = end + length;
-        (away < known.len() && length > 0).then_some((Self { end, next }, away))
+        let is_divided = away < known.len() && margin::may_begin(text, end);
+        let margins = if is_divided { &Margin::ALL[..] } else { &[] };
+        margins.iter().filter_map(move |margin| {
+            let length = margin.fold(&text[end..]);
+            let next = end + length;
+            (length > 0).then_some((Self { end, next }, away))
+        })
     }
 
-    /// Returns the line break before the bytes of `literal` that stand before `to`, up to its `last`, which is not
-    /// included, and the number of these.
-    pub(super) fn before(
+    /// Returns what may be a line break before the bytes of `literal` that stand before `to`, up to its `last`, which is
+    /// not included, and the number of these.
+    pub(super) fn before<'t>(
+        literal: &'t Literal,
+        last: usize,
+        text: &'t [u8],
+        to: usize,
+    ) -> impl Iterator<Item = (Self, usize)> {
+        // Whatever the margin.
+        let may_be = Self::walk(literal, last, text, to, |next| {
+            usize::from(margin::may_end(text, next))
+        });
+        let margins = if may_be.is_some() {
+            &Margin::ALL[..]
+        } else {
+            &[]
+        };
+        margins.iter().filter_map(move |margin| {
+            Self::walk(literal, last, text, to, |next| {
+                margin.fold_before(text, next)
+            })
+        })
+    }
+
+    /// Goes back along the bytes of `literal` to where `fold` tells the length of what stands between two lines.
+    fn walk(
         literal: &Literal,
         last: usize,
         text: &[u8],
         to: usize,
-        margin: Margin,
+        fold: impl Fn(usize) -> usize,
     ) -> Option<(Self, usize)> {
         for away in 0..last {
             let next = to.checked_sub(away)?;
             // What may be a mark of the line may be a character of the literal as well.
-            let length = margin.fold_before(text, next);
+            let length = fold(next);
             if length > 0 {
                 let end = next - length;
                 return Some((Self { end, next }, away));

@@ -142,6 +142,21 @@ fn wide_start(text: &[u8], end: usize, marks: usize) -> Option<usize> {
     }
 }
 
+/// Returns whether what stands between two lines may begin at `at`, whatever the margin.
+pub(super) fn may_begin(text: &[u8], at: usize) -> bool {
+    text.get(at)
+        .is_some_and(|byte| base64_value(*byte).is_none())
+}
+
+/// Returns whether what stands between two lines may end at `at`, whatever the margin.
+pub(super) fn may_end(text: &[u8], at: usize) -> bool {
+    match &text[..at] {
+        [.., b'\\', b'n' | b'r' | b't'] => true,
+        [.., byte] => is_between(*byte),
+        [] => false,
+    }
+}
+
 /// Returns whether something before the line break at `at` belongs to a wide margin.
 fn follows_other(text: &[u8], at: usize) -> bool {
     match text[..at] {

@@ -183,11 +183,7 @@ impl Engine {
                 if !(start..end).contains(&at) {
                     return;
                 }
-                let margins = match hit.literal.form {
-                    Form::Base64(_) => &Margin::ALL[..],
-                    Form::Plain | Form::Utf16 => &Margin::ALL[..1],
-                };
-                for margin in margins {
+                for margin in self.margins(window, at, hit.literal.form) {
                     let hit = Hit { at, ..hit };
                     all.extend(self.decide(window, base, hit, *margin, &mut room));
                 }
@@ -200,6 +196,16 @@ impl Engine {
         all.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
         all.dedup_by(|a, b| a.order() == b.order());
         all
+    }
+
+    /// Returns the margins that may make a difference around a hit.
+    fn margins(&self, window: &[u8], at: usize, form: Form) -> &'static [Margin] {
+        let near = &window[at.saturating_sub(self.reach)..window.len().min(at + self.reach)];
+        let is_folded = || memchr::memchr3(b'\n', b'\r', b'\\', near).is_some();
+        match form {
+            Form::Base64(_) if is_folded() => &Margin::ALL,
+            _ => &Margin::ALL[..1],
+        }
     }
 
     /// Converts a finding to a candidate, in a text whose columns are `unit_bytes` wide.

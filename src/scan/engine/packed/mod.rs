@@ -13,7 +13,6 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, Match, Span, packed};
 use super::folded::Fold;
 use super::literal::Hit;
 use super::literal::{Form, Literal};
-use super::margin::Margin;
 use parts::{Part, WIDTH};
 
 /// Distance in bytes within which another part is expected after one. The vector searcher takes as long to begin as to
@@ -123,36 +122,21 @@ impl Packed {
 
     /// Returns the place of the literal whose part is at `place`, if a line break divides it.
     fn across_fold(&self, text: &[u8], place: usize, part: Part) -> Option<usize> {
-        let mut margins = Margin::ALL.into_iter();
-        margins.find_map(|margin| self.across_margin(text, place, part, margin))
-    }
-
-    fn across_margin(
-        &self,
-        text: &[u8],
-        place: usize,
-        part: Part,
-        margin: Margin,
-    ) -> Option<usize> {
         let literal = &self.literals[part.literal];
         let end_of_part = part.at + self.width;
-        let after = || {
-            let from = place + self.width;
-            let (fold, away) = Fold::after(literal, end_of_part, text, from, margin)?;
-            Some((fold, end_of_part + away))
-        };
-        let before = || {
-            let (fold, away) = Fold::before(literal, part.at, text, place, margin)?;
-            Some((fold, part.at - away))
-        };
-        let (fold, split) = match part.first {
-            None => after().or_else(before)?,
+        let divides = |(fold, split): (Fold, usize)| fold.divides(literal, split, text, self.reach);
+        let before =
+            Fold::before(literal, part.at, text, place).map(|(fold, away)| (fold, part.at - away));
+        match part.first {
+            None => Fold::after(literal, end_of_part, text, place + self.width)
+                .map(|(fold, away)| (fold, end_of_part + away))
+                .chain(before)
+                .find_map(divides),
             // Otherwise, the first part is undivided and found the literal.
-            Some(first) => {
-                before().filter(|(_, split)| (first + 1..first + self.width).contains(split))?
-            }
-        };
-        fold.divides(literal, split, text, self.reach)
+            Some(first) => before
+                .filter(|(_, split)| (first + 1..first + self.width).contains(split))
+                .find_map(divides),
+        }
     }
 }
 
