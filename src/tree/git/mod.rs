@@ -12,11 +12,13 @@
 //! once, however many commits and paths lead to it: 13 objects can name 1,000,000,000 files.
 
 mod additions;
+mod budget;
 mod command;
 mod compare;
 mod folder;
 mod history;
 mod lender;
+mod lines;
 mod links;
 mod lost;
 mod objects;
