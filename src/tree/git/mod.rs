@@ -45,7 +45,7 @@ use crate::scan::{Counters, Engine};
 pub use history::scan_history;
 pub use since::scan_since;
 pub use staged::scan_staged;
-pub(super) use tracked::Tracked;
+pub(super) use tracked::{Room, Tracked};
 
 /// Error that prevents a repository from being scanned, or from being scanned completely.
 #[derive(Debug, thiserror::Error)]
