@@ -45,7 +45,7 @@ pub(super) struct Contents {
     /// Set once an object was read, whose contents a line feed follows.
     started: bool,
     /// `true` if git writes out the objects, and not only what they are.
-    has_contents: bool,
+    is_written: bool,
     line: Vec<u8>,
     feeder: Option<JoinHandle<io::Result<()>>>,
     processes: Vec<Running>,
@@ -117,7 +117,7 @@ impl Contents {
             output,
             left: 0,
             started: false,
-            has_contents: format == HEAD,
+            is_written: format == HEAD,
             line: Vec::new(),
             feeder: None,
             processes,
@@ -132,7 +132,7 @@ impl Contents {
         else {
             return Ok(None);
         };
-        if entry.kind.is_some() && self.has_contents {
+        if entry.kind.is_some() && self.is_written {
             (self.left, self.started) = (size, true);
         }
         Ok(Some(entry))

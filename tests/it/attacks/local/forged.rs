@@ -136,7 +136,8 @@ fn commits_that_are_listed_as_cut_off_may_have_few_parents() {
     committed(root, &leak, &[&first]);
     let empty = folder(root, "");
     let person = "a <a@example.com> 1700000000 +0000";
-    let parents: String = (1..=20_000).map(|n| format!("parent {n:040x}\n")).collect();
+    let parents: Vec<String> = (1..=20_000).map(|n| format!("parent {n:040x}\n")).collect();
+    let parents = parents.concat();
     let listed: Vec<String> = (0..8)
         .map(|n| {
             let commit =
