@@ -29,7 +29,9 @@ fn held_back() -> SigSet {
         Named::SIGTRAP,
     ];
     let mut held = SigSet::all();
-    others.into_iter().for_each(|other| held.remove(other));
+    for other in others {
+        held.remove(other);
+    }
     held
 }
 

@@ -118,7 +118,7 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
 fn note_left(name: &str, work: &SourceWork) {
     if work.waiting > 0 {
         output::note(&format!(
-            "{} work items of `{name}` still wait: `rescind sources status {name}` says why; `rescind serve` reads them, as \
+            "work items of `{name}` that still wait: {}; `rescind sources status {name}` says why, and `rescind serve` reads them, as \
              does the same command later",
             work.waiting
         ));

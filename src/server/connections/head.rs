@@ -92,9 +92,10 @@ pub(in crate::server) fn detach(address: &mut Uri) {
     let server = before.strip_suffix(path).unwrap_or_default();
     let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     // `*` has no segments, nor has the server of a CONNECT.
-    let path = match path.starts_with('/') {
-        true => format!("/{}", segments.join("/")),
-        false => path.to_owned(),
+    let path = if path.starts_with('/') {
+        format!("/{}", segments.join("/"))
+    } else {
+        path.to_owned()
     };
     if let Ok(copy) = Uri::try_from([server, &path, query].concat()) {
         *address = copy;

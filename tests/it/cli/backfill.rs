@@ -121,7 +121,7 @@ async fn a_period_of_which_items_still_wait_is_no_success() {
     let line = format!("sources backfill past {PERIOD}");
     let ran = world.binary.run(&line);
     let said = [
-        "1 work items of `past` still wait",
+        "work items of `past` that still wait: 1",
         "rescind sources status past",
         "--allow-incomplete",
     ];

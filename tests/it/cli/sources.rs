@@ -342,7 +342,7 @@ async fn sources_that_cannot_be_used_are_failing_while_the_others_are_read() {
 
 /// Adds a push and has its server say once that there is nothing to read.
 async fn deny(store: &Store) {
-    let now = jiff::Timestamp::now();
+    let now = rescind::clock::Clock::now(&rescind::clock::SystemClock);
     let item = NewWorkItem {
         kind: WorkKind::Range,
         host: "github.com".to_owned(),

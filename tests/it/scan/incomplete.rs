@@ -188,7 +188,7 @@ fn what_other_packs_hold_than_a_damaged_one_is_scanned() {
         pack.iter_mut()
             .skip(20)
             .step_by(16)
-            .for_each(|b| *b ^= 0x55)
+            .for_each(|b| *b ^= 0x55);
     };
     let cut: Damage = |pack| pack.truncate(pack.len() / 2);
     let headless: Damage = |pack| pack[..4].copy_from_slice(b"XXXX");
