@@ -154,6 +154,14 @@ pub(super) fn is_discarded() -> bool {
     kind == FileType::CharacterDevice && out.st_rdev == null.st_rdev
 }
 
+/// Returns whether standard output was closed when this program was started. The standard library opens the null device
+/// in its stead, for reading and writing, while shells open it for writing if that is what they are told to do.
+pub(super) fn is_closed() -> bool {
+    use rustix::fs::{OFlags, fcntl_getfl};
+    let flags = fcntl_getfl(io::stdout());
+    is_discarded() && flags.is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
+}
+
 /// Checks that a value which is shown only once would be seen by somebody, before it is made.
 ///
 /// # Errors

@@ -14,6 +14,7 @@
 mod additions;
 mod command;
 mod compare;
+mod damaged;
 mod folder;
 mod history;
 mod lender;
