@@ -1,6 +1,7 @@
 //! Body of a partner's report: read as rows and, where it is none, as a text; then answered.
 
 mod found;
+mod links;
 mod reading;
 
 use std::borrow::Cow;
