@@ -1,14 +1,18 @@
 //! Reading of a report: its rows, and the keys in what is no row.
 
+use std::borrow::Cow;
+use std::io::{self, Read};
 use std::sync::Arc;
+
+use memchr::memchr;
 
 use super::links::Links;
 use crate::fetch::unescape;
-use crate::intake::rows::Row;
-use crate::intake::token::within;
+use crate::intake::rows::{Row, each_token};
+use crate::intake::token::{Told, key_within, told};
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::respond::PlacesPerValue;
-use crate::scan::{Candidate, Engine, Scanner};
+use crate::scan::{Candidate, Encoding, Engine, Scanner};
 
 /// Number of keys, and of bytes of their texts and links, with which a piece is passed on.
 const KEYS_AT_ONCE: usize = 256;
@@ -97,25 +101,50 @@ impl<'e> Reading<'e> {
         self.contents
     }
 
-    /// Adds a row, of which this is the JSON.
+    /// Adds a row, of which this is the JSON. Unless its only token is a key, it is read like one without any: what stands
+    /// beside that must not be hidden by it.
     pub(super) fn row(&mut self, row: Row, json: &str) {
-        match &row.token {
-            None => self.text(json, RowLink::of(&row)),
-            Some(token) => {
-                let mut link = RowLink::of(&row);
-                let whole = within(self.engine, token.expose(), &mut |key| {
-                    self.add(key, || link.get());
-                });
-                if let Some(key) = whole {
-                    let standing = Standing::Token {
-                        row: self.contents.rows.len(),
-                        sent: token.sha256(),
-                    };
-                    self.push(key, standing);
-                }
-            }
+        let mut link = RowLink::of(&row);
+        let is_key = row.token.as_ref().is_some_and(|token| self.token(token));
+        if row.has_more_tokens {
+            self.other_tokens(&row, json, &mut link);
+        }
+        if !is_key || row.has_more_tokens {
+            self.text(json, link);
         }
         self.contents.rows.push(row);
+    }
+
+    /// Adds the key that the token of the next row is but for what surrounds it. Returns whether the token is the key of a
+    /// format.
+    fn token(&mut self, token: &KeyValue) -> bool {
+        let (key, is_key) = match told(self.engine, token.expose()) {
+            Told::Candidate => (None, true),
+            Told::Surrounded(key) => (Some(key), true),
+            Told::Other(key) => (key, false),
+        };
+        if let Some(key) = key {
+            let standing = Standing::Token {
+                row: self.contents.rows.len(),
+                sent: token.sha256(),
+            };
+            self.push(key, standing);
+        }
+        is_key
+    }
+
+    /// Adds the tokens of a row that has several, but for the one that is answered.
+    fn other_tokens(&mut self, row: &Row, json: &str, link: &mut RowLink<'_>) {
+        let answered = row.token_hash();
+        each_token(json, &mut |token| {
+            if token.sha256() == answered {
+                return;
+            }
+            if let Some(key) = key_within(self.engine, token.expose()) {
+                self.add(key, || link.get());
+            }
+            self.add(token, || link.get());
+        });
     }
 
     /// Adds what is no row.
@@ -126,18 +155,37 @@ impl<'e> Reading<'e> {
 
     /// Adds the keys in a text, each with the link that goes with it: that of the row, or the one that stands beside it.
     fn text(&mut self, text: &str, mut of_row: RowLink<'_>) {
-        let mut text = text.as_bytes().to_vec();
-        unescape(&mut text);
+        let mut text = Cow::Borrowed(text.as_bytes());
+        // What has no escapes, as most rows, is not copied.
+        if memchr(b'\\', &text).is_some() {
+            unescape(text.to_mut());
+        }
         let mut links = None;
         let mut scanner = Scanner::new(self.engine);
         scanner.scan_text(&text, &mut |candidate| {
-            let Candidate { value, offset, .. } = candidate;
-            let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-            self.add(value, || {
+            let offset = place(&candidate);
+            self.add(candidate.value, || {
                 let beside = || links.get_or_insert_with(|| Links::of(&text)).beside(offset);
                 of_row.get().or_else(beside)
             });
         });
+    }
+
+    /// Adds the keys that stand in UTF-16 in a body in which each NUL became a blank.
+    pub(super) fn wide(&mut self, body: &str) {
+        let mut links = None;
+        let mut scanner = Scanner::new(self.engine);
+        let mut found = |candidate: Candidate| {
+            let offset = place(&candidate);
+            if matches!(candidate.encoding, Encoding::Utf16Le | Encoding::Utf16Be) {
+                self.add(candidate.value, || {
+                    let links = links.get_or_insert_with(|| Links::of(body.as_bytes()));
+                    links.beside(offset)
+                });
+            }
+        };
+        // Reading from memory does not fail.
+        let _ = scanner.scan(&mut NulsForBlanks(body.as_bytes()), &mut found);
     }
 
     /// Adds a key beside something else, unless it was found before. Its link is looked for only if it is added.
@@ -177,6 +225,26 @@ impl<'e> Reading<'e> {
         if !piece.is_empty() {
             (self.pass_on)(piece);
         }
+    }
+}
+
+fn place(candidate: &Candidate) -> usize {
+    usize::try_from(candidate.offset).unwrap_or(usize::MAX)
+}
+
+/// Text with a NUL in the place of each blank. Which blanks were NULs is not known any more, and does not matter: neither
+/// is part of a key.
+struct NulsForBlanks<'t>(&'t [u8]);
+
+impl Read for NulsForBlanks<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(into)?;
+        for byte in &mut into[..read] {
+            if *byte == b' ' {
+                *byte = 0;
+            }
+        }
+        Ok(read)
     }
 }
 
@@ -232,7 +300,7 @@ mod tests {
         let objects = objects.join(",");
         let fill: [&dyn Fn(&mut Reading<'_>); 3] = [
             &|reading| reading.row(row(None), &texts),
-            &|reading| reading.row(row(Some(&texts)), ""),
+            &|reading| reading.row(row(Some(&texts)), &texts),
             &|reading| reading.unreadable(&objects),
         ];
         for fill in fill {
