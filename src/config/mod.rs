@@ -160,7 +160,7 @@ impl Config {
         let mut table = tree::parse_file(path, text, &problems);
         let mut left_aside = None;
         let may_be_anyones = !is_named && needs.works_without_file();
-        if may_be_anyones && !problems.is_empty() && !needs::has_section_of_ours(text) {
+        if may_be_anyones && !problems.is_empty() && !needs::has_section_of_ours(text.as_bytes()) {
             // A template, as scaffolding tools have them.
             left_aside = problems.first_place();
             problems = Problems::default();
@@ -205,8 +205,10 @@ fn is_no_text(error: &ConfigError) -> bool {
         ConfigError::Unreadable { path, cause, .. } => {
             !path.is_file() && cause.kind() != std::io::ErrorKind::PermissionDenied
         }
-        // Not UTF-8.
-        ConfigError::Invalid(_) => true,
+        // Not UTF-8. If it cannot be read again, it is not known whose it is.
+        ConfigError::Invalid(_) => {
+            bounded(Path::new(DEFAULT_FILE)).is_ok_and(|bytes| !needs::has_section_of_ours(&bytes))
+        }
     }
 }
 

@@ -158,16 +158,24 @@ pub(super) fn first_foreign(file: &Table, needs: Needs) -> Option<(&str, &Config
     Some((name, place))
 }
 
-/// Returns whether a text, which may be no TOML, has the header of a section of ours.
-pub(super) fn has_section_of_ours(text: &str) -> bool {
-    text.lines().any(|line| {
-        let Some(name) = line.trim_start().strip_prefix('[') else {
-            return false;
-        };
-        let name = name.trim_start_matches(['[', ' ']);
-        let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        SECTIONS.contains(&&name[..end.unwrap_or(name.len())])
-    })
+/// Returns whether a text, which may be no TOML and in any encoding, names a section of ours: in a header, or as the first
+/// part of a key.
+pub(super) fn has_section_of_ours(text: &[u8]) -> bool {
+    // In UTF-16, every other byte is one, and a mark may come first.
+    let text: Vec<u8> = text.iter().copied().filter(|byte| *byte != 0).collect();
+    text.split(|byte| matches!(byte, b'\n' | b'\r'))
+        .any(|line| {
+            let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+            // Whatever is not ASCII is a mark, or blank.
+            let is_before = |byte: &u8| {
+                byte.is_ascii_whitespace() || b"[\"'".contains(byte) || !byte.is_ascii()
+            };
+            let start = line.iter().position(|byte| !is_before(byte));
+            let name = &line[start.unwrap_or(line.len())..];
+            let end = name.iter().position(|byte| !is_name(byte));
+            let name = &name[..end.unwrap_or(name.len())];
+            SECTIONS.iter().any(|section| section.as_bytes() == name)
+        })
 }
 
 #[cfg(test)]
@@ -202,6 +210,30 @@ mod tests {
             "pepers = []\n[server]\n[database]\n[scan]\n",
         ] {
             assert_eq!(line(ours), None, "{ours}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_names_a_section_is_ours_whatever_else_is_in_it() {
+        for text in [
+            &b"[formats]"[..],
+            b"a = 1\r\n  [[ 'sources' ]]",
+            b"# Schl\xfcssel\n[formats]\n",
+            b"formats.dir = \"p\" x\n",
+            b"[\"formats\"]\ndir = \"p\" x\n",
+            b"scan = { a",
+            b"\xef\xbb\xbf[scan]\n",
+            b"\xff\xfe[\0s\0c\0a\0n\0]\0",
+            b"\xfe\xff\0[\0s\0c\0a\0n\0]",
+        ] {
+            assert!(has_section_of_ours(text), "{text:?}");
+        }
+        for text in [
+            &b""[..],
+            b"# [formats]\n",
+            b"[scanner]\nformats-dir = 1\na = \"scan\"\n",
+        ] {
+            assert!(!has_section_of_ours(text), "{text:?}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Output of findings for people and programs. Keys are never included: see
 //! [`Candidate::display`](super::Candidate).
 
+mod held;
 pub(super) mod sarif;
 
 use std::borrow::Cow;
@@ -19,9 +20,6 @@ use super::{
     visible_name,
 };
 use sarif::Sarif;
-
-/// Maximum number of unread items named in a SARIF log, which is held in memory until the end. The rest is counted.
-const NAMED_MAX: u64 = 10_000;
 
 /// Format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +100,6 @@ pub struct Report<'a, W> {
     redactor: &'a Redactor,
     sarif: Sarif<'a>,
     written: u64,
-    named: u64,
 }
 
 /// JSON form of a finding.
@@ -161,7 +158,6 @@ impl<'a, W: Write> Report<'a, W> {
             redactor,
             sarif: Sarif::new(engine, redactor),
             written: 0,
-            named: 0,
         }
     }
 
@@ -197,9 +193,8 @@ impl<'a, W: Write> Report<'a, W> {
     /// # Errors
     /// Returns an error if the output cannot be written.
     pub fn unread(&mut self, unread: &Unread) -> io::Result<()> {
-        self.named += 1;
         match self.format {
-            ReportFormat::Sarif if self.named <= NAMED_MAX => self.sarif.unread(unread),
+            ReportFormat::Sarif => self.sarif.unread(unread),
             ReportFormat::JsonLines => {
                 let (path, path_base64) = self.path(unread.path.as_deref());
                 let row = json!({"not_scanned": NotScanned {
@@ -237,12 +232,7 @@ impl<'a, W: Write> Report<'a, W> {
                 serde_json::to_writer(&mut self.out, summary)?;
                 self.out.write_all(b"}\n")?;
             }
-            ReportFormat::Sarif => {
-                if let Some(more) = self.named.checked_sub(NAMED_MAX).filter(|more| *more > 0) {
-                    self.sarif.not_named(more);
-                }
-                self.sarif.finish(&mut self.out, summary, failure)?;
-            }
+            ReportFormat::Sarif => self.sarif.finish(&mut self.out, summary, failure)?,
         }
         self.out.flush()
     }

@@ -129,10 +129,9 @@ impl Visitor for Files<'_> {
             Kind::Link => {
                 Counters::count(&outlet.counters.links);
                 // As in a repository, where it is what the link contains.
-                match fs::read_link(path()) {
+                match entry.target() {
                     Ok(target) => {
-                        let mut target = target.as_os_str().as_encoded_bytes();
-                        scan_text(&mut target, &path, &mut self.scanner, outlet)
+                        scan_text(&mut target.as_slice(), &path, &mut self.scanner, outlet)
                     }
                     Err(error) => outlet.unread(path(), error.to_string()),
                 }

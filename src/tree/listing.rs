@@ -4,7 +4,7 @@
 //! system would look up every folder above a file again, which is a good part of the time that a small file takes.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -61,6 +61,15 @@ impl Folder {
             None => open(&self.path_of(name), Links::Refused),
         }
     }
+
+    /// Returns the target of an entry that is a link.
+    pub(super) fn target(&self, name: Name) -> io::Result<Vec<u8>> {
+        match self.handle.target(&self.names, name) {
+            Some(target) => target,
+            None => fs::read_link(self.path_of(name))
+                .map(|target| target.into_os_string().into_encoded_bytes()),
+        }
+    }
 }
 
 impl Name {
@@ -103,7 +112,7 @@ impl Listing {
 
 #[cfg(target_os = "linux")]
 mod system {
-    use std::ffi::CStr;
+    use std::ffi::{CStr, CString};
     use std::fs::File;
     use std::io;
     use std::mem::MaybeUninit;
@@ -162,11 +171,23 @@ mod system {
             Some(opened.map(File::from))
         }
 
+        /// Reads an entry that is a link. Returns `None` if the folder is not kept open.
+        pub(super) fn target(&self, names: &[u8], name: Name) -> Option<io::Result<Vec<u8>>> {
+            let folder = self.0.as_ref()?;
+            let name = name_in(names, name)?;
+            let target = rustix::fs::readlinkat(folder, name, Vec::new());
+            Some(target.map(CString::into_bytes).map_err(io::Error::from))
+        }
+
         fn open_as(&self, names: &[u8], name: Name, how: OFlags) -> Option<io::Result<OwnedFd>> {
             let folder = self.0.as_ref()?;
-            let name = CStr::from_bytes_until_nul(&names[name.start..]).ok()?;
+            let name = name_in(names, name)?;
             Some(rustix::fs::openat(folder, name, how, Mode::empty()).map_err(io::Error::from))
         }
+    }
+
+    fn name_in(names: &[u8], name: Name) -> Option<&CStr> {
+        CStr::from_bytes_until_nul(&names[name.start..]).ok()
     }
 
     impl Drop for Handle {
@@ -281,6 +302,10 @@ mod system {
         pub(super) fn open(&self, _: &[u8], _: Name) -> Option<io::Result<File>> {
             None
         }
+
+        pub(super) fn target(&self, _: &[u8], _: Name) -> Option<io::Result<Vec<u8>>> {
+            None
+        }
     }
 
     /// Reader of folders.
@@ -309,5 +334,29 @@ mod system {
         ) -> io::Result<Listing> {
             self.list(folder.path_of(name))
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_a_folder_is_read_there_when_another_one_takes_its_place() {
+        let root = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| root.path().join(name);
+        for name in ["one", "other"] {
+            fs::create_dir(at(name)).expect("a folder");
+            symlink(name, at(name).join("link")).expect("a link");
+        }
+        let listing = Lister::default().list(at("one")).expect("a listing");
+        fs::rename(at("one"), at("away")).expect("it moves");
+        fs::rename(at("other"), at("one")).expect("it moves");
+        let (name, kind) = listing.entries[0];
+        assert_eq!(kind, Kind::Link);
+        assert_eq!(listing.folder.target(name).expect("a link"), b"one");
     }
 }

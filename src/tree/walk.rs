@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::git::Tracked;
+use super::git::{Room, Tracked};
 use super::ignored::{Held, Ignored, Reader, Verdict};
 use super::listing::{self, Lister, Listing, Name};
 use super::open::Kind;
@@ -33,10 +33,18 @@ struct Folder {
 #[derive(Clone, Default)]
 struct Context {
     ignored: Option<Arc<Ignored>>,
-    /// Repository that the folder belongs to.
+    /// Innermost repository that the folder is in.
     tracked: Option<Arc<Tracked>>,
     /// `true` if an ignore file lists the folder itself. Only what git tracks in it is visited then.
     is_listed: bool,
+}
+
+impl Context {
+    /// Goes on in the working tree with this top folder.
+    fn enter(&mut self, top: PathBuf, room: &Room) {
+        let around = self.tracked.take();
+        self.tracked = Some(Arc::new(Tracked::of(top, around, room)));
+    }
 }
 
 /// Entry of a folder that has yet to be visited.
@@ -65,6 +73,11 @@ impl Entry {
         self.folder.listed.open(self.name)
     }
 
+    /// Returns the target of the link.
+    pub(crate) fn target(&self) -> io::Result<Vec<u8>> {
+        self.folder.listed.target(self.name)
+    }
+
     fn absolute(&self) -> PathBuf {
         self.folder.absolute.join(self.name())
     }
@@ -75,6 +88,7 @@ pub(crate) struct Walk<'a> {
     all: bool,
     outlet: Outlet<'a>,
     held: Held,
+    room: Room,
     gave_up: AtomicBool,
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -112,6 +126,7 @@ impl<'a> Walk<'a> {
             all,
             outlet,
             held: Held::default(),
+            room: Room::default(),
             gave_up: AtomicBool::new(false),
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -136,10 +151,11 @@ impl<'a> Walk<'a> {
             };
             // Whoever names a folder wants to have it scanned, whatever those above say of it.
             above.ignored = read.filter(|ignored| !lists_all_in(ignored, &absolute));
-            let mut folders = absolute.ancestors().skip(1);
-            above.tracked = folders
-                .find(|folder| fs::symlink_metadata(folder.join(GIT)).is_ok())
-                .map(|folder| Arc::new(Tracked::of(folder.to_owned())));
+            let mut folders: Vec<&Path> = absolute.ancestors().skip(1).collect();
+            folders.retain(|folder| fs::symlink_metadata(folder.join(GIT)).is_ok());
+            for folder in folders.into_iter().rev() {
+                above.enter(folder.to_owned(), &self.room);
+            }
         }
         let listing = Lister::default().list(root.to_owned());
         if self.add(root, listing, absolute, above).is_err() {
@@ -221,8 +237,8 @@ impl<'a> Walk<'a> {
             return Ok(false);
         };
         let mut told = Ok(());
-        let is_tracked = tracked.has(&entry.absolute(), |top, reason| {
-            told = self.outlet.disobeyed(top, reason);
+        let is_tracked = tracked.has(&entry.absolute(), &mut |top, reason| {
+            told = told.and_then(|()| self.outlet.disobeyed(top, reason));
         });
         told.map(|()| is_tracked)
     }
@@ -251,14 +267,15 @@ impl<'a> Walk<'a> {
         for error in std::mem::take(&mut listing.errors) {
             self.outlet.unread(shown, error.to_string())?;
         }
+        let has = |name: &str| listing.has(name);
         if !self.all && !context.is_listed {
-            let has = |name: &str| listing.has(name);
             let above = context.ignored.take();
             context.ignored =
                 self.reading(|reader| reader.within(&absolute, shown, &has, above))?;
-            if has(GIT) {
-                context.tracked = Some(Arc::new(Tracked::of(absolute.clone())));
-            }
+        }
+        // Also in a folder that is listed, such as a submodule that git tracks.
+        if !self.all && has(GIT) {
+            context.enter(absolute.clone(), &self.room);
         }
         let folder = Arc::new(Folder {
             listed: listing.folder,

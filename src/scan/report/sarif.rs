@@ -1,7 +1,6 @@
 //! Output of findings as a log of SARIF, the Static Analysis Results Interchange Format 2.1.0
 //! (<https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>).
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use super::super::{
     Engine, Finding, GitKind, GitObject, LostObject, Match, Part, Redactor, STANDARD_INPUT,
     Summary, Unread, visible_json,
 };
+use super::held::{Counts, Notifications};
 use super::{printable, shown_id};
 use crate::keyformat::{KeyFormat, Sha256Digest};
 
@@ -43,10 +43,10 @@ const NOT_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
 pub(in crate::scan) struct Sarif<'a> {
     engine: &'a Engine,
     redactor: &'a Redactor,
-    /// Number of findings so far of each candidate at each path.
-    seen: HashMap<Sha256Digest, u64>,
+    /// Findings so far of each candidate at each path.
+    counts: Counts,
     /// Notifications of what could not be scanned.
-    notifications: Vec<Value>,
+    notifications: Notifications,
     started: bool,
 }
 
@@ -55,8 +55,8 @@ impl<'a> Sarif<'a> {
         Self {
             engine,
             redactor,
-            seen: HashMap::new(),
-            notifications: Vec::new(),
+            counts: Counts::default(),
+            notifications: Notifications::default(),
             started: false,
         }
     }
@@ -89,19 +89,12 @@ impl<'a> Sarif<'a> {
             }]);
         }
         let reason = printable(self.redactor, Path::new(&unread.reason));
-        self.notifications.push(json!({
+        let notification = json!({
             "level": "warning",
             "message": {"text": format!("not scanned: {reason}")},
             "locations": [location],
-        }));
-    }
-
-    /// Records that `more` further things could not be scanned.
-    pub(in crate::scan) fn not_named(&mut self, more: u64) {
-        self.notifications.push(json!({
-            "level": "warning",
-            "message": {"text": format!("not scanned: {more} more")},
-        }));
+        });
+        self.notifications.add(&notification);
     }
 
     /// Writes the end of the log.
@@ -112,19 +105,26 @@ impl<'a> Sarif<'a> {
         failure: Option<&str>,
     ) -> io::Result<()> {
         self.start(out)?;
-        let mut notifications = std::mem::take(&mut self.notifications);
+        let notifications = std::mem::take(&mut self.notifications);
+        let mut notifications = notifications.into_all();
         if let Some(failure) = failure {
             let text = printable(self.redactor, Path::new(failure));
-            notifications.push(json!({"level": "error", "message": {"text": text}}));
+            let failed = json!({"level": "error", "message": {"text": text}});
+            notifications.push(failed.to_string());
         }
-        let invocation = json!({
-            "executionSuccessful": failure.is_none(),
-            "toolExecutionNotifications": notifications,
-            "properties": summary,
-        });
-        out.write_all(b"\n],\"invocations\":[")?;
-        out.write_all(visible_json(&invocation.to_string()).as_bytes())?;
-        out.write_all(b"]}]}\n")
+        let is_success = failure.is_none();
+        write!(
+            out,
+            "\n],\"invocations\":[{{\"executionSuccessful\":{is_success},\"properties\":"
+        )?;
+        serde_json::to_writer(&mut *out, summary)?;
+        out.write_all(b",\"toolExecutionNotifications\":[")?;
+        for (number, notification) in notifications.iter().enumerate() {
+            let before: &[u8] = if number == 0 { b"" } else { b"," };
+            out.write_all(before)?;
+            out.write_all(visible_json(notification).as_bytes())?;
+        }
+        out.write_all(b"]}]}]}\n")
     }
 
     /// Writes the part before the first result, unless it was written.
@@ -242,9 +242,7 @@ impl<'a> Sarif<'a> {
             Part::Name => b"\0name",
         };
         let digest = Sha256Digest::of(&[b"rescind candidate\0", &key[..], place, part].concat());
-        let seen = self.seen.entry(digest).or_default();
-        *seen += 1;
-        format!("{}:{seen}", digest.to_hex())
+        format!("{}:{}", digest.to_hex(), self.counts.count(&digest))
     }
 }
 

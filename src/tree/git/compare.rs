@@ -9,12 +9,13 @@
 use std::rc::Rc;
 
 use super::additions::{Addition, Additions};
+use super::budget::Budget;
 use super::command::Repository;
 use super::folder::{ByName, Entries, EntryKind, extend, hexadecimal, told};
 use super::lost::LACKS;
 use super::objects::{Answer, Lookup, READ_MAX};
 use super::seen::Seen;
-use super::wanted::{self, Wanted};
+use super::wanted::{self, WANTED_MAX, Wanted};
 use super::{Engine, HistoryError, Outlet, Stop};
 use crate::scan::{Finding, GitKind, GitObject, Part, Scanner};
 
@@ -28,12 +29,8 @@ const ROOM: usize = 176 << 20;
 /// Maximum number of contents and folders that are remembered, which take 151 MiB. An ordinary commit has about four.
 /// Beyond it, folders are not compared, which is told.
 const SEEN_MAX: usize = 14_000_000;
-/// Maximum size of what is read again of folders that others are compared with, in bytes. Beyond it, all counts as new.
-const REREAD_MAX: usize = 256 << 20;
-/// Size of a folder, in bytes, up to which it is read as often as others are compared with it.
+/// Size of a folder, in bytes, up to which it is not kept for whatever else is compared with it.
 const SMALL: usize = 64 << 10;
-/// Size of what is known of new contents, in bytes, beyond which these are scanned before more is compared.
-const WANTED_MAX: usize = 16 << 20;
 /// Maximum number of others that a folder is compared with. Beyond it, all that is in the folder counts as new.
 const OTHERS_MAX: u8 = 16;
 /// Maximum number of parents that a merge is compared with, so that more counts as new.
@@ -45,14 +42,13 @@ pub(super) struct Comparison<'a> {
     engine: &'a Engine,
     lookup: Lookup,
     scanner: Scanner<'a>,
-    outlet: Outlet<'a>,
+    pub(super) outlet: Outlet<'a>,
     /// Contents that were collected, folders with what they were compared with and how often, and candidates in names.
     seen: Seen,
     /// The last large folder that others were compared with.
     last: Option<(String, Rc<ByName>)>,
-    /// Rest of the budget for reading folders that others are compared with, in bytes beyond the sizes of what is
-    /// compared.
-    left: usize,
+    /// For reading what others are compared with, and what was read before. Once it is spent, all counts as new.
+    pub(super) budget: Budget,
     /// Contents that are new and were not scanned yet. Each is new once.
     wanted: Vec<Wanted>,
     /// Size of what is known of them, in bytes.
@@ -88,18 +84,32 @@ impl<'a> Comparison<'a> {
             outlet,
             seen: Seen::new(SEEN_MAX),
             last: None,
-            left: REREAD_MAX,
+            budget: Budget::new(),
             wanted: Vec::new(),
             wanted_bytes: 0,
             unclear: None,
         })
     }
 
-    /// Reads up to `max` bytes of an object, which is a commit.
-    pub(super) fn commit(&mut self, id: &str, max: u64) -> Result<Option<Vec<u8>>, HistoryError> {
+    /// Reads up to `max` bytes of a commit, which has none if there is no such commit. Each is read once.
+    pub(super) fn commit(&mut self, id: &str, max: u64) -> Result<Vec<u8>, HistoryError> {
+        let (text, size) = self.start_of_commit(id, max)?;
+        self.budget.earn(size);
+        Ok(text)
+    }
+
+    /// Reads up to `max` bytes of a commit that another one is compared with.
+    pub(super) fn other_commit(&mut self, id: &str, max: u64) -> Result<Vec<u8>, HistoryError> {
+        let (text, size) = self.start_of_commit(id, max)?;
+        self.budget.spend(size);
+        Ok(text)
+    }
+
+    fn start_of_commit(&mut self, id: &str, max: u64) -> Result<(Vec<u8>, u64), HistoryError> {
         Ok(match self.lookup.get(id, max)? {
-            Answer::Read(GitKind::Commit, text, _) => Some(text),
-            _ => None,
+            Answer::Read(GitKind::Commit, text, size) => (text, size),
+            Answer::Read(_, _, size) => (Vec::new(), size),
+            Answer::Missing => (Vec::new(), 0),
         })
     }
 
@@ -107,23 +117,27 @@ impl<'a> Comparison<'a> {
     fn folder(&mut self, id: &str) -> Result<Option<Vec<u8>>, HistoryError> {
         let max = READ_MAX.min(self.room() as u64 * 2 / 5);
         let reason = match self.lookup.get(id, max)? {
-            Answer::Read(GitKind::Tree, text, true) => return Ok(Some(text)),
-            Answer::Read(GitKind::Tree, _, false) => {
-                format!("a folder has more than {} MiB: tree {id}", max >> 20)
+            Answer::Read(GitKind::Tree, text, size) if size <= max => return Ok(Some(text)),
+            Answer::Read(kind, _, size) => {
+                // Git wrote it out all the same.
+                self.budget.spend(size);
+                if kind == GitKind::Tree {
+                    format!("a folder has more than {} MiB: tree {id}", max >> 20)
+                } else {
+                    format!("what should be a folder is none: {id}")
+                }
             }
-            Answer::Read(..) => format!("what should be a folder is none: {id}"),
             Answer::Missing => format!("{LACKS}: tree {id}"),
         };
         self.unclear.get_or_insert(reason);
         Ok(None)
     }
 
-    /// Reads a folder that one of `size` bytes is compared with, while folders of `held` bytes are held. If it cannot
-    /// be read, what is new is unclear. The last large one is kept, which any number of small ones may be compared with.
+    /// Reads a folder that others are compared with, while folders of `held` bytes are held. If it cannot be read, what is
+    /// new is unclear. The last large one is kept, which any number of others may be compared with.
     pub(super) fn other(
         &mut self,
         id: &str,
-        size: usize,
         held: usize,
     ) -> Result<Option<Rc<ByName>>, HistoryError> {
         if let Some((_, folder)) = self.last.as_ref().filter(|(last, _)| last == id) {
@@ -134,19 +148,12 @@ impl<'a> Comparison<'a> {
             return Ok(None);
         };
         let is_large = text.len() > SMALL;
-        let beyond = text.len().saturating_sub(size.max(SMALL));
-        self.left = self.left.saturating_sub(beyond);
+        self.budget.spend(text.len() as u64);
         let folder = Rc::new(ByName::new(text, id.len() / 2));
         if is_large && held + folder.held() <= self.held_max() {
             self.last = Some((id.to_owned(), Rc::clone(&folder)));
         }
         Ok(Some(folder))
-    }
-
-    /// Returns the reason that no other folder is read any more, if that is so.
-    pub(super) fn is_exhausted(&self) -> Option<String> {
-        let reason = || format!("they take more than {} MiB to read", REREAD_MAX >> 20);
-        (self.left == 0).then(reason)
     }
 
     /// Returns the maximum size of all folders on the way to one, in bytes.
@@ -264,10 +271,12 @@ impl<'a> Comparison<'a> {
             seen,
             ..
         } = self;
-        // Once for all of its candidates, of which it has as many as there is room for.
-        let place = seen.hash(&(path, name));
+        // Once for all of its candidates, of which it has as many as there is room for. Most names have none, and the path
+        // of each may be long.
+        let mut place = None;
         let mut listening = Ok(());
         scanner.scan_text(name, &mut |candidate| {
+            let place = *place.get_or_insert_with(|| seen.hash(&(path, name)));
             let key = (place, candidate.value.expose(), &candidate.format);
             if listening.is_err() || !seen.insert(&key) {
                 return;
@@ -305,12 +314,18 @@ impl<'a> Comparison<'a> {
             self.unclear.get_or_insert(reason);
             return Ok(None);
         }
+        let is_first = !self.seen.contains(&(id, 0_u8));
         if !self.tells_more(id, &mut before) {
             return Ok(None);
         }
         let Some(text) = self.folder(id)? else {
             return Ok(None);
         };
+        if is_first {
+            self.budget.earn(text.len() as u64);
+        } else {
+            self.budget.spend(text.len() as u64);
+        }
         if *held + text.len() > self.held_max() {
             return Ok(self.too_much(id));
         }
@@ -319,9 +334,10 @@ impl<'a> Comparison<'a> {
         for id in before {
             // One at a time: each may be as large as this one.
             let beside = *held + text.len() + additions.held();
-            if self.is_exhausted().is_none()
-                && let Some(other) = self.other(&id, text.len(), beside)?
+            if !self.budget.is_spent()
+                && let Some(other) = self.other(&id, beside)?
             {
+                self.budget.spend(text.len() as u64);
                 additions.compare(&text, &other);
             }
         }
@@ -348,7 +364,7 @@ impl<'a> Comparison<'a> {
         if self.seen.contains(&whole) {
             return false;
         }
-        if self.is_exhausted().is_some() {
+        if self.budget.is_spent() {
             before.clear();
         }
         if before.is_empty() {

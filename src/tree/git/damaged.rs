@@ -16,7 +16,7 @@ use super::{HistoryError, Stop};
 const LIST: &str = "list all objects";
 
 /// Maximum number of objects that are listed once more. Their names take some 100 MiB.
-const LISTED_MAX: usize = 1 << 20;
+const LISTED_MAX: usize = 1 << 19;
 
 /// Maximum number of objects at which git fails. Each costs the start of another git.
 const FAILURES_MAX: usize = 1 << 10;
@@ -45,7 +45,8 @@ pub(super) fn is_damage(complaint: &str) -> bool {
 /// Returns the objects of the history in the order in which they are read, up to the one at which git fails to list
 /// them. Returns `None` if there are too many to be named once more.
 pub(super) fn listed(repository: &Repository) -> Result<Option<Vec<String>>, HistoryError> {
-    names(list_objects(repository, &[])?, |_| true)
+    let (list, _) = list_objects(repository, &[])?;
+    names(list, |_| true)
 }
 
 /// Returns all objects of the repository that are not among these, or `None` if there are too many.

@@ -27,20 +27,31 @@ impl EntryKind {
     /// Returns the kind with this mode, in octal digits. As git does, it looks at the bits of the type alone, however
     /// many digits precede them. A mode that git refuses is that of a file, which is scanned.
     pub(super) fn of_mode(mode: &[u8]) -> Self {
-        const TYPE: u32 = 0o170_000;
-        let mut bits = 0_u32;
-        for digit in mode {
-            if !matches!(digit, b'0'..=b'7') {
-                return Self::File;
-            }
-            bits = bits << 3 | u32::from(digit - b'0');
-        }
-        match bits & TYPE {
-            0o040_000 => Self::Folder,
-            0o160_000 => Self::Submodule,
+        match type_of(mode) {
+            Some(0o040_000) => Self::Folder,
+            Some(0o160_000) => Self::Submodule,
             _ => Self::File,
         }
     }
+}
+
+/// Returns the bits of the type in a mode, or `None` if these are no octal digits.
+fn type_of(mode: &[u8]) -> Option<u32> {
+    const TYPE: u32 = 0o170_000;
+    let mut bits = 0_u32;
+    for digit in mode {
+        if !matches!(digit, b'0'..=b'7') {
+            return None;
+        }
+        bits = bits << 3 | u32::from(digit - b'0');
+    }
+    Some(bits & TYPE)
+}
+
+/// Returns whether a mode is of no type that git knows: neither of a file, a link, a folder nor a submodule.
+fn is_odd(mode: &[u8]) -> bool {
+    let known = [0o100_000, 0o120_000, 0o040_000, 0o160_000];
+    type_of(mode).is_none_or(|bits| !known.contains(&bits))
 }
 
 /// Entry of a folder.
@@ -52,6 +63,8 @@ pub(super) struct FolderEntry<'a> {
     pub(super) hash: &'a [u8],
     /// End of the entry, in bytes from the start of the folder.
     pub(super) end: usize,
+    /// `true` if its mode has no type that git knows. Git takes it for a submodule, and does not list what it has.
+    pub(super) is_odd: bool,
 }
 
 /// Entries of a folder: a mode, a blank, a name, a zero byte and a hash of `width` bytes each.
@@ -84,6 +97,7 @@ impl<'a> Iterator for Entries<'a> {
             name: name.strip_prefix(b" ").unwrap_or(name),
             hash,
             end: self.at,
+            is_odd: is_odd(mode),
         })
     }
 }
@@ -270,6 +284,10 @@ mod tests {
         ] {
             assert_eq!(EntryKind::of_mode(mode.as_bytes()), kind, "{mode}");
         }
+        let odd = ["140000", "4", "", "4000x", "20000", "170000"];
+        assert!(odd.into_iter().all(|mode| is_odd(mode.as_bytes())));
+        let known = ["040000", "0160644", "100644", "120000"];
+        assert!(!known.into_iter().any(|mode| is_odd(mode.as_bytes())));
     }
 
     #[test]

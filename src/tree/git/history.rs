@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
 use super::command::Repository;
-use super::folder::{Entries, FolderEntry, extended, told};
+use super::folder::{Entries, FolderEntry, extended, hexadecimal, told};
 use super::lost::Lost;
 use super::objects::{self, Contents, Entry, READ_MAX, broken};
+use super::seen::Seen;
 use super::trail::{Place, Trail};
+use super::wanted::{WANTED_MAX, Wanted};
 use super::{
     Counters, Engine, Event, HistoryError, Outlet, Stop, damaged, references, shallow, wanted,
 };
@@ -18,6 +20,9 @@ use crate::scan::{Candidate, Finding, GitKind, GitObject, LostObject, Part, Scan
 
 /// Maximum number of candidates in names that are remembered. Beyond it all are forgotten, and may be reported again.
 const NAMES_MAX: usize = 900_000;
+
+/// Maximum number of objects under a mode that is none. Beyond it, they are named as not scanned.
+const ODD_MAX: usize = 100_000;
 
 /// Scans the whole history of the repository at `path`, and reports to `counters` and `events`: the contents of each
 /// object once, whatever leads to it, and the names of references. What is found is told with the first commit that
@@ -37,6 +42,8 @@ pub fn scan_history(
     let outlet = Outlet { counters, events };
     let repository = Repository::open(path)?;
     let history = History {
+        repository: &repository,
+        engine,
         scanner: Scanner::new(engine),
         outlet,
         trail: Trail::default(),
@@ -44,12 +51,19 @@ pub fn scan_history(
         names: Names::default(),
         begun: 0,
         is_within: false,
+        odd: Odd {
+            seen: Seen::new(ODD_MAX),
+            wanted: Vec::new(),
+            bytes: 0,
+        },
     };
-    Stop::end(history.scan(&repository, path))
+    Stop::end(history.scan(path))
 }
 
 /// Scan that is under way.
 struct History<'a> {
+    repository: &'a Repository,
+    engine: &'a Engine,
     scanner: Scanner<'a>,
     outlet: Outlet<'a>,
     trail: Trail,
@@ -59,6 +73,16 @@ struct History<'a> {
     begun: usize,
     /// `true` while one of them is read.
     is_within: bool,
+    odd: Odd,
+}
+
+/// Objects that git does not list, since the mode that a folder has of them is none.
+struct Odd {
+    seen: Seen,
+    /// Those that are to be scanned.
+    wanted: Vec<Wanted>,
+    /// Size of what is known of these, in bytes.
+    bytes: usize,
 }
 
 /// Candidates in names that were reported. Each change within a folder makes another folder with the same names.
@@ -100,8 +124,10 @@ impl Names {
 }
 
 impl History<'_> {
-    fn scan(mut self, repository: &Repository, path: &Path) -> Result<(), Stop> {
-        for parent in shallow::see_through(repository)?.into_values().flatten() {
+    fn scan(mut self, path: &Path) -> Result<(), Stop> {
+        let repository = self.repository;
+        let cut = shallow::see_through(repository, self.outlet)?;
+        for parent in cut.into_values().flatten() {
             self.lost.add_commit(parent);
         }
         let passed_over = self.read(repository)?;
@@ -110,6 +136,7 @@ impl History<'_> {
             Err(_) => true,
         };
         let is_whole = !is_damaged || self.read_on(repository, passed_over.as_ref().err())?;
+        self.scan_odd()?;
         // Missing objects are named whether or not git completed.
         self.lost.report(repository, self.outlet)?;
         let complaints = references::scan(repository, &self.scanner, self.outlet)?;
@@ -263,8 +290,43 @@ impl History<'_> {
             let object = LostObject { kind: "tree", id };
             return Ok(self.outlet.lost(object, path, reason)?);
         }
+        self.collect_odd(&text, id.len() / 2, &place)?;
         self.trail.enter(place.path.as_deref(), text);
         Ok(())
+    }
+
+    /// Collects what a folder has under modes that are none.
+    fn collect_odd(&mut self, text: &[u8], width: usize, place: &Place) -> Result<(), Stop> {
+        for entry in Entries::from(text, 0, width).filter(|entry| entry.is_odd) {
+            let id = hexadecimal(entry.hash);
+            if !self.odd.seen.insert(&id) {
+                continue;
+            }
+            let folder = place.path.as_deref().unwrap_or_default();
+            let path = Some(told(&extended(folder, entry.name)));
+            if self.odd.seen.is_full() {
+                let object = LostObject { kind: "blob", id };
+                self.outlet.lost(object, path, "too many have no mode")?;
+                continue;
+            }
+            let commit = place.commit.clone();
+            let wanted = Wanted { id, path, commit };
+            self.odd.bytes += wanted.held();
+            self.odd.wanted.push(wanted);
+            if self.odd.bytes > WANTED_MAX {
+                self.scan_odd()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_odd(&mut self) -> Result<(), Stop> {
+        self.odd.bytes = 0;
+        let wanted = std::mem::take(&mut self.odd.wanted);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        wanted::scan(self.repository, &wanted, self.engine, self.outlet)
     }
 }
 

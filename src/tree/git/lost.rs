@@ -163,23 +163,23 @@ pub(super) fn lacking(
     repository: &Repository,
     names: Vec<String>,
 ) -> Result<BTreeSet<String>, HistoryError> {
-    let mut contents = Contents::of_names(repository, names)?;
+    let mut heads = Contents::heads_of(repository, names)?;
     let mut lacking = BTreeSet::new();
-    while let Some(entry) = contents.next()? {
+    while let Some(entry) = heads.next()? {
         if entry.kind.is_none() {
             lacking.insert(entry.id);
         }
     }
-    contents.finish()?;
+    heads.finish()?;
     Ok(lacking)
 }
 
 /// Reads object names, one per line, from a file of at most `max` bytes that may be anything. A file that does not
 /// exist is empty.
-pub(super) fn read_names(path: &std::path::Path, max: u64) -> io::Result<Vec<String>> {
+pub(super) fn read_names(path: &std::path::Path, max: u64) -> io::Result<BTreeSet<String>> {
     let kind = match std::fs::metadata(path) {
         Ok(kind) => kind,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         Err(error) => return Err(error),
     };
     // A pipe or a device has no end.

@@ -12,12 +12,14 @@
 //! once, however many commits and paths lead to it: 13 objects can name 1,000,000,000 files.
 
 mod additions;
+mod budget;
 mod command;
 mod compare;
 mod damaged;
 mod folder;
 mod history;
 mod lender;
+mod lines;
 mod links;
 mod lost;
 mod objects;
@@ -44,7 +46,7 @@ use crate::scan::{Counters, Engine};
 pub use history::scan_history;
 pub use since::scan_since;
 pub use staged::scan_staged;
-pub(super) use tracked::Tracked;
+pub(super) use tracked::{Room, Tracked};
 
 /// Error that prevents a repository from being scanned, or from being scanned completely.
 #[derive(Debug, thiserror::Error)]

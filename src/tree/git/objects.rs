@@ -19,6 +19,12 @@ pub(super) const READ_MAX: u64 = 64 << 20;
 /// Format in which git says what an object is before it writes it out.
 const HEAD: &str = "--batch=%(objectname) %(objecttype) %(objectsize)";
 
+/// The same, where it does not write it out.
+const HEAD_ONLY: &str = "--batch-check=%(objectname) %(objecttype) %(objectsize)";
+
+/// Maximum number of stashes. Git itself forgets those that are older than a month.
+const STASHES_MAX: usize = 100_000;
+
 /// Object of a history.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -38,9 +44,13 @@ pub(super) struct Contents {
     left: u64,
     /// Set once an object was read, whose contents a line feed follows.
     started: bool,
+    /// `true` if git writes out the objects, and not only what they are.
+    has_contents: bool,
     line: Vec<u8>,
     feeder: Option<JoinHandle<io::Result<()>>>,
     processes: Vec<Running>,
+    /// Descriptions of what was not listed.
+    passed_over: Vec<String>,
 }
 
 impl Contents {
@@ -56,9 +66,11 @@ impl Contents {
     }
 
     fn of_list(repository: &Repository, more: &[&str]) -> Result<Self, HistoryError> {
-        let mut list = list_objects(repository, more)?;
+        let (mut list, passed_over) = list_objects(repository, more)?;
         let objects = list.stdout().map_err(broken)?;
-        Self::start(repository, Stdio::from(objects), vec![list])
+        let mut contents = Self::start(repository, HEAD, Stdio::from(objects), vec![list])?;
+        contents.passed_over.extend(passed_over);
+        Ok(contents)
     }
 
     /// Starts reading the named objects, in this order and without a path.
@@ -66,7 +78,23 @@ impl Contents {
         repository: &Repository,
         names: Vec<String>,
     ) -> Result<Self, HistoryError> {
-        let mut contents = Self::start(repository, Stdio::piped(), Vec::new())?;
+        Self::fed(repository, HEAD, names)
+    }
+
+    /// Starts looking at the named objects, in this order, of which only the kinds are read.
+    pub(super) fn heads_of(
+        repository: &Repository,
+        names: Vec<String>,
+    ) -> Result<Self, HistoryError> {
+        Self::fed(repository, HEAD_ONLY, names)
+    }
+
+    fn fed(
+        repository: &Repository,
+        format: &str,
+        names: Vec<String>,
+    ) -> Result<Self, HistoryError> {
+        let mut contents = Self::start(repository, format, Stdio::piped(), Vec::new())?;
         let input = contents.processes.iter_mut().find_map(Running::stdin);
         contents.feeder = input.map(|input| thread::spawn(move || feed(&names, input)));
         Ok(contents)
@@ -75,10 +103,11 @@ impl Contents {
     /// Starts the process that writes out the objects named by `names`, which come from `processes`.
     fn start(
         repository: &Repository,
+        format: &str,
         names: Stdio,
         mut processes: Vec<Running>,
     ) -> Result<Self, HistoryError> {
-        let arguments = ["cat-file", HEAD, "--buffer"];
+        let arguments = ["cat-file", format, "--buffer"];
         let mut read = repository.start_reading(READ, &arguments, names)?;
         let others: Vec<&Running> = processes.iter().collect();
         let output = read.listen(&others).map_err(broken)?;
@@ -88,9 +117,11 @@ impl Contents {
             output,
             left: 0,
             started: false,
+            has_contents: format == HEAD,
             line: Vec::new(),
             feeder: None,
             processes,
+            passed_over: Vec::new(),
         })
     }
 
@@ -101,7 +132,7 @@ impl Contents {
         else {
             return Ok(None);
         };
-        if entry.kind.is_some() {
+        if entry.kind.is_some() && self.has_contents {
             (self.left, self.started) = (size, true);
         }
         Ok(Some(entry))
@@ -113,6 +144,11 @@ impl Contents {
         let read = self.by_ref().take(max).read_to_end(&mut text);
         read.map_err(broken)?;
         Ok(text)
+    }
+
+    /// Returns the number of bytes of the current object that have not been read.
+    pub(super) fn left(&self) -> u64 {
+        self.left
     }
 
     fn skip_rest(&mut self) -> io::Result<()> {
@@ -145,7 +181,7 @@ impl Contents {
     /// have skipped, which are returned.
     pub(super) fn finish(self) -> Result<Vec<String>, HistoryError> {
         let fed = self.feeder.map_or(Ok(Ok(())), JoinHandle::join);
-        let mut passed_over = Vec::new();
+        let mut passed_over = self.passed_over;
         for process in self.processes {
             passed_over.extend(process.finish()?);
         }
@@ -177,8 +213,8 @@ pub(super) struct Lookup {
 /// Answer to a request for an object.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// The object, with at most the number of bytes that was asked for, and whether these are all.
-    Read(GitKind, Vec<u8>, bool),
+    /// The object, with at most the number of bytes that was asked for, and its size.
+    Read(GitKind, Vec<u8>, u64),
     /// The repository lacks the object.
     Missing,
 }
@@ -229,7 +265,7 @@ impl Lookup {
             &mut self.output.by_ref().take(size - read + 1),
             &mut io::sink(),
         )?;
-        Ok(Some(Answer::Read(kind, text, read == size)))
+        Ok(Some(Answer::Read(kind, text, size)))
     }
 
     fn why_it_ended(&mut self, error: io::Error) -> Result<Answer, HistoryError> {
@@ -272,11 +308,11 @@ fn read_head(output: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option
     }))
 }
 
-/// Starts listing every object reachable from a reference.
+/// Starts listing every object reachable from a reference. Returns what is not listed as well.
 pub(super) fn list_objects(
     repository: &Repository,
     more: &[&str],
-) -> Result<Running, HistoryError> {
+) -> Result<(Running, Option<String>), HistoryError> {
     let arguments = [
         "rev-list",
         "--objects",
@@ -290,20 +326,32 @@ pub(super) fn list_objects(
         "--stdin",
     ];
     let mut list = repository.start(LIST, &[&arguments, more].concat(), Stdio::piped())?;
-    list.tell(&stashes(repository)?).map_err(broken)?;
-    Ok(list)
+    let (stashes, passed_over) = stashes(repository)?;
+    list.tell(&stashes).map_err(broken)?;
+    Ok((list, passed_over))
 }
 
-/// Returns the commits of all stashes, one per line. The reference `refs/stash` is only the latest of them.
-pub(super) fn stashes(repository: &Repository) -> Result<Vec<u8>, HistoryError> {
-    let stashes = repository.answer(&["rev-list", "--walk-reflogs", "refs/stash"])?;
-    let (status, stashes, _) = stashes;
-    // It fails when there is none.
-    Ok(if status.success() {
-        stashes
-    } else {
-        Vec::new()
-    })
+/// Returns the commits of all stashes, one per line, and whether there are more of them. The reference `refs/stash` is
+/// only the latest of them.
+fn stashes(repository: &Repository) -> Result<(Vec<u8>, Option<String>), HistoryError> {
+    let arguments = ["rev-list", "--walk-reflogs", "refs/stash"];
+    let mut list = repository.start(LIST, &arguments, Stdio::null())?;
+    let mut output = BufReader::new(list.listen(&[]).map_err(broken)?);
+    let mut stashes = Vec::new();
+    for _ in 0..=STASHES_MAX {
+        if output.read_until(b'\n', &mut stashes).map_err(broken)? == 0 {
+            let (status, _) = list.end()?;
+            // It fails when there is none.
+            let listed = if status.success() {
+                stashes
+            } else {
+                Vec::new()
+            };
+            return Ok((listed, None));
+        }
+    }
+    let passed_over = format!("stashes beyond the latest {STASHES_MAX}");
+    Ok((stashes, Some(passed_over)))
 }
 
 /// Tells the names of the objects that are to be read.

@@ -20,6 +20,9 @@ const LIST: &str = "list the commits and what they add";
 /// Number of bytes of a commit that are examined. Its folder and its parents are at the start.
 const START: u64 = 1 << 20;
 
+/// Number of bytes of a parent that are examined, in which its folder stands.
+const START_OF_PARENT: u64 = 128;
+
 /// Number of commits that are scanned at a time.
 const COMMITS: usize = 16 << 10;
 
@@ -42,7 +45,8 @@ pub fn scan_since(
     events: &SyncSender<Event>,
 ) -> Result<(), HistoryError> {
     let repository = Repository::around(path)?;
-    let cut = shallow::see_through(&repository)?;
+    let outlet = Outlet { counters, events };
+    let cut = shallow::see_through(&repository, outlet)?;
     let unknown = || HistoryError::UnknownRevision {
         revision: revision.to_owned(),
     };
@@ -61,7 +65,6 @@ pub fn scan_since(
     }
     let since = since.ok_or_else(unknown)?;
     let head = head.ok_or(HistoryError::NoCommits)?;
-    let outlet = Outlet { counters, events };
     let mut lost = Lost::default();
     let mut comparison = Comparison::new(&repository, engine, outlet)?;
     let range = format!("{since}..{head}");
@@ -143,17 +146,20 @@ fn add(
     cut: &Cut,
     outlet: Outlet<'_>,
 ) -> Result<(), Stop> {
-    if let Some(Commit { folder, parents }) = read(comparison, commit)? {
+    let start = comparison.commit(commit, START)?;
+    if let Some(folder) = folder(comparison, commit, &start) {
         // Those of a shallow clone are not there, and are named elsewhere.
         let cut = cut.get(commit).map_or(&[][..], Vec::as_slice);
         let mut before = Vec::new();
-        for parent in parents
-            .iter()
-            .filter(|parent| !cut.contains(parent))
+        for parent in links::parents(&start)
+            .filter(|parent| cut.binary_search(parent).is_err())
             .take(PARENTS_MAX)
         {
-            let parent = read(comparison, parent)?;
-            before.extend(parent.map(|parent| parent.folder));
+            if comparison.budget.is_spent() {
+                break;
+            }
+            let start = comparison.other_commit(&parent, START_OF_PARENT)?;
+            before.extend(self::folder(comparison, &parent, &start));
         }
         comparison.compare(&folder, before, Vec::new(), Some(commit), 0)?;
     }
@@ -165,21 +171,12 @@ fn add(
     Ok(())
 }
 
-/// Links of a commit to others.
-struct Commit {
-    folder: String,
-    parents: Vec<String>,
-}
-
-/// Reads a commit. If it cannot be read, what is new is unclear.
-fn read(comparison: &mut Comparison<'_>, id: &str) -> Result<Option<Commit>, HistoryError> {
-    let text = comparison.commit(id, START)?.unwrap_or_default();
-    let Some(folder) = links::folder(&text) else {
-        comparison
-            .unclear
-            .get_or_insert(format!("{LACKS}: commit {id}"));
-        return Ok(None);
-    };
-    let parents = links::parents(&text).collect();
-    Ok(Some(Commit { folder, parents }))
+/// Returns the folder of a commit, by its beginning. If there is none, what is new is unclear.
+fn folder(comparison: &mut Comparison<'_>, id: &str, start: &[u8]) -> Option<String> {
+    let folder = links::folder(start);
+    if folder.is_none() {
+        let reason = || format!("{LACKS}: commit {id}");
+        comparison.unclear.get_or_insert_with(reason);
+    }
+    folder
 }

@@ -1,6 +1,6 @@
 //! Scan of the changes staged for the next commit.
 
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
 use std::path::Path;
 use std::process::Stdio;
 use std::rc::Rc;
@@ -8,11 +8,17 @@ use std::sync::mpsc::SyncSender;
 
 use super::command::Repository;
 use super::compare::Comparison;
-use super::folder::{ByName, EntryKind, PATH_MAX, cut, hexadecimal};
-use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, links, shallow};
+use super::folder::{ByName, EntryKind, PATH_MAX, cut, hexadecimal, told};
+use super::{Closed, Counters, Engine, Event, HistoryError, Outlet, Stop, lines, links, shallow};
 use crate::scan::LostObject;
 
 const LIST: &str = "list what is staged";
+
+/// Maximum length of an entry of the index that is looked at, in bytes. Beyond it, the rest of its path is not scanned.
+const ENTRY_MAX: usize = 1 << 20;
+
+/// Maximum size of the list of the index, in bytes. Ten million files take as much.
+const LIST_MAX: u64 = 2 << 30;
 
 /// Names of the empty contents, with which a file is staged that `git add --intent-to-add` only announced.
 const EMPTY: [&str; 2] = [
@@ -43,8 +49,8 @@ pub fn scan_staged(
         return Err(HistoryError::NothingStaged);
     }
     // Staged contents have no parents, but git reads the list of truncated commits even so.
-    shallow::see_through(&repository)?;
     let outlet = Outlet { counters, events };
+    shallow::see_through(&repository, outlet)?;
     let mut comparison = Comparison::new(&repository, engine, outlet)?;
     let mut index = Index::default();
     let head = repository.commit("HEAD")?;
@@ -119,13 +125,29 @@ impl Index {
         let mut list = repository.start(LIST, &arguments.concat(), Stdio::null())?;
         let mut output = BufReader::new(list.listen(&[]).map_err(broken)?);
         let mut entry = Vec::new();
-        while output.read_until(0, &mut entry).map_err(broken)? > 0 {
-            entry.pop_if(|byte| *byte == 0);
+        let mut listed = 0;
+        while let Some(is_whole) =
+            lines::next(&mut output, 0, ENTRY_MAX, &mut entry).map_err(broken)?
+        {
             self.is_started = true;
+            let size = entry.len() as u64;
+            listed += size;
+            if listed > LIST_MAX {
+                let complaint = format!("there is more than {} MiB of it", LIST_MAX >> 20);
+                return Err(HistoryError::Failed {
+                    what: LIST,
+                    complaint,
+                }
+                .into());
+            }
+            // Its entry in a folder of `HEAD` takes about as many.
+            comparison.budget.earn(size);
             if let Some(staged) = Staged::parse(&entry) {
                 self.compare_one(comparison, &staged)?;
+                if !is_whole {
+                    staged.is_cut(comparison.outlet)?;
+                }
             }
-            entry.clear();
         }
         list.finish()?;
         Ok(())
@@ -210,6 +232,16 @@ impl<'a> Staged<'a> {
             path: path.strip_suffix(b"/").unwrap_or(path),
         })
     }
+
+    /// Reports that there is more of its path.
+    fn is_cut(&self, outlet: Outlet<'_>) -> Result<(), Closed> {
+        let object = LostObject {
+            kind: "blob",
+            id: self.id.to_owned(),
+        };
+        let reason = format!("its path has more than {} KiB", ENTRY_MAX >> 10);
+        outlet.lost(object, Some(told(&cut(self.path))), reason)
+    }
 }
 
 /// Folders of `HEAD` on the way to an entry of the index, which lists what is in a folder one after the other.
@@ -235,9 +267,8 @@ impl Head {
     ) -> Result<(), HistoryError> {
         let text = match commit {
             Some(commit) => comparison.commit(commit, 1 << 10)?,
-            None => None,
+            None => Vec::new(),
         };
-        let text = text.unwrap_or_default();
         self.enter(comparison, 0, links::folder(&text))
     }
 
@@ -264,17 +295,16 @@ impl Head {
     ) -> Result<(), HistoryError> {
         let mut folder = Rc::default();
         if let Some(id) = id {
-            if let Some(reason) = comparison.is_exhausted() {
-                comparison
-                    .unclear
-                    .get_or_insert(format!("{reason}: tree {id}"));
-            } else if let Some(read) = comparison.other(&id, 0, self.held)? {
+            if comparison.budget.is_spent() {
+                let reason = || format!("they take too much to read: tree {id}");
+                comparison.unclear.get_or_insert_with(reason);
+            } else if let Some(read) = comparison.other(&id, self.held)? {
                 folder = read;
             }
             let max = comparison.held_max();
             if self.held + folder.held() > max {
-                let reason = format!("folders take more than {} MiB: tree {id}", max >> 20);
-                comparison.unclear.get_or_insert(reason);
+                let reason = || format!("folders take more than {} MiB: tree {id}", max >> 20);
+                comparison.unclear.get_or_insert_with(reason);
                 folder = Rc::default();
             }
         }

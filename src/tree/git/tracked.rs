@@ -1,136 +1,275 @@
 //! Files that git tracks in the repository of a working tree.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher as _, RandomState};
-use std::io::{BufRead as _, BufReader};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use super::HistoryError;
 use super::command::Repository;
+use super::folder::PATH_MAX;
+use super::{HistoryError, lines};
+use crate::tree::open::path_of;
 
 const LIST: &str = "list what it tracks";
 
-/// Maximum number of tracked files, and folders with such, that are known. Beyond it, everything counts as tracked.
-const PATHS_MAX: usize = 8_000_000;
+/// Maximum number of tracked files, and folders with such, that are known of all repositories within each other, in up to
+/// 75 MiB. Beyond it, everything counts as tracked.
+const PATHS_MAX: usize = 3_600_000;
+
+/// Maximum size of a list of what is tracked, in bytes. Beyond it, everything counts as tracked.
+const LIST_MAX: u64 = 1 << 30;
+
+/// Maximum number of repositories that one is in. Beyond it, everything counts as tracked.
+const DEPTH_MAX: usize = 16;
+
+/// Number of paths that are known of the repositories that are being walked through.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Room(Arc<AtomicUsize>);
 
 /// Repository of a working tree, and which files it tracks, once somebody asks.
 #[derive(Debug)]
 pub(crate) struct Tracked {
     top: PathBuf,
+    /// Repository in whose working tree this one is. It may track files here as well.
+    around: Option<Arc<Tracked>>,
+    /// Number of repositories that it is in.
+    depth: usize,
+    room: Room,
     paths: OnceLock<Paths>,
 }
 
 #[derive(Debug)]
 enum Paths {
-    /// Hashes of the paths. Two paths with the same one have more scanned, not less.
-    Known(RandomState, HashSet<u64>),
+    Known(Known),
     /// Any file may be tracked.
     Unknown,
 }
 
+/// Hashes of paths. Two paths with the same one have more scanned, not less.
+#[derive(Debug)]
+struct Known {
+    hasher: RandomState,
+    hashes: HashSet<u64>,
+    room: Room,
+}
+
 impl Tracked {
     /// Creates the repository of the working tree with this top folder, an absolute path.
-    pub(crate) fn of(top: PathBuf) -> Self {
+    pub(crate) fn of(top: PathBuf, around: Option<Arc<Self>>, room: &Room) -> Self {
         Self {
             top,
+            depth: around.as_ref().map_or(0, |around| around.depth + 1),
+            around,
+            room: room.clone(),
             paths: OnceLock::new(),
         }
     }
 
     /// Returns whether git tracks a file, or anything in a folder. The path is absolute. If that cannot be told, `tell`
     /// is called once, with the top folder and the reason.
-    pub(crate) fn has(&self, path: &Path, tell: impl FnOnce(&Path, String)) -> bool {
+    pub(crate) fn has(&self, path: &Path, tell: &mut dyn FnMut(&Path, String)) -> bool {
         let paths = self.paths.get_or_init(|| self.list(tell));
-        let Ok(path) = path.strip_prefix(&self.top) else {
-            return false;
+        let is_here = match (paths, path.strip_prefix(&self.top)) {
+            (_, Err(_)) => false,
+            (Paths::Known(known), Ok(path)) => known.has(path.as_os_str().as_encoded_bytes()),
+            (Paths::Unknown, Ok(_)) => true,
         };
-        match paths {
-            Paths::Known(hasher, known) => {
-                known.contains(&hasher.hash_one(path.as_os_str().as_encoded_bytes()))
-            }
-            Paths::Unknown => true,
-        }
+        is_here || (self.around.as_ref()).is_some_and(|around| around.has(path, tell))
     }
 
-    fn list(&self, tell: impl FnOnce(&Path, String)) -> Paths {
-        let hasher = RandomState::new();
-        match self.try_list(&hasher) {
-            Ok(Some(known)) => Paths::Known(hasher, known),
-            // What is called `.git` need not be a repository.
-            Err(HistoryError::NotARepository { .. }) => Paths::Known(hasher, HashSet::new()),
+    fn list(&self, tell: &mut dyn FnMut(&Path, String)) -> Paths {
+        let reason = match self.try_list() {
+            Ok(Ok(known)) => return Paths::Known(known),
+            // What is called `.git` need not be a repository. One that this git cannot read is one all the same.
+            Err(HistoryError::NotARepository { complaint }) if complaint.contains(NONE) => {
+                return Paths::Known(Known::new(&self.room));
+            }
             // Where there is no git, its files are obeyed as those of any other folder.
             Err(error @ HistoryError::NoGit) => {
-                tell(
-                    &self.top,
-                    format!(
-                        "files that ignore files list are left out even if git tracks them: {error}"
-                    ),
-                );
-                Paths::Known(hasher, HashSet::new())
+                let what = "files that ignore files list are left out even if git tracks them";
+                tell(&self.top, format!("{what}: {error}"));
+                return Paths::Known(Known::new(&self.room));
             }
-            Ok(None) => {
-                tell(&self.top, format!("{ANY}: there are too many"));
-                Paths::Unknown
-            }
-            Err(error) => {
-                tell(&self.top, format!("{ANY}: {error}"));
-                Paths::Unknown
-            }
-        }
+            Ok(Err(reason)) => reason,
+            Err(error) => error.to_string(),
+        };
+        let what = "which files git tracks cannot be told, so that none is left out";
+        tell(&self.top, format!("{what}: {reason}"));
+        Paths::Unknown
     }
 
-    /// Returns the hashes of all paths, relative to the top folder, or `None` if they are too many.
-    fn try_list(&self, hasher: &RandomState) -> Result<Option<HashSet<u64>>, HistoryError> {
+    /// Returns the paths relative to the top folder, or the reason that they cannot be told.
+    fn try_list(&self) -> Result<Result<Known, String>, HistoryError> {
+        if self.depth > DEPTH_MAX {
+            let reason = format!("more than {DEPTH_MAX} repositories are within each other");
+            return Ok(Err(reason));
+        }
         let repository = Repository::open(&self.top)?;
-        // Folders that a sparse index has as a whole are not on the disk. Versions of git before 2.36 do not know the
-        // option.
-        match read(
-            &repository,
-            hasher,
-            &["ls-files", "-z", "--cached", "--sparse"],
-        ) {
+        if !self.is_top_of(&repository)? {
+            return Ok(Err("its working tree is another folder".to_owned()));
+        }
+        // A folder that a sparse index has as a whole may have more in it than can be listed. Versions of git before 2.36
+        // do not know the option.
+        match self.read(&repository, &["ls-files", "-z", "--cached", "--sparse"]) {
             Err(HistoryError::Failed { .. }) => {
-                read(&repository, hasher, &["ls-files", "-z", "--cached"])
+                self.read(&repository, &["ls-files", "-z", "--cached"])
             }
             listed => listed,
         }
     }
-}
 
-/// Returns the hashes of the paths that a command lists, and of the folders above them, or `None` if they are too many.
-fn read(
-    repository: &Repository,
-    hasher: &RandomState,
-    arguments: &[&str],
-) -> Result<Option<HashSet<u64>>, HistoryError> {
-    let mut list = repository.start(LIST, arguments, Stdio::null())?;
-    let mut output = BufReader::new(list.listen(&[]).map_err(broken)?);
-    let mut known = HashSet::new();
-    let mut path = Vec::new();
-    while output.read_until(0, &mut path).map_err(broken)? > 0 {
-        path.pop_if(|byte| *byte == 0);
-        path.pop_if(|byte| *byte == b'/');
-        let mut rest = path.as_slice();
-        // The folders above one that is known are known.
-        while known.insert(hasher.hash_one(rest)) {
-            let Some(slash) = memchr::memrchr(b'/', rest) else {
-                break;
-            };
-            rest = &rest[..slash];
-        }
-        if known.len() > PATHS_MAX {
-            return Ok(None);
-        }
-        path.clear();
+    /// Returns whether paths of a repository are relative to the top folder: its configuration can name another one.
+    fn is_top_of(&self, repository: &Repository) -> Result<bool, HistoryError> {
+        let top = repository.ask(&["rev-parse", "--show-toplevel"])?;
+        let top = top.map_err(|complaint| HistoryError::Failed {
+            what: LIST,
+            complaint,
+        })?;
+        let real = |path: &Path| path.canonicalize().map_err(HistoryError::Unreadable);
+        Ok(real(&path_of(&top))? == real(&self.top)?)
     }
-    list.finish()?;
-    Ok(Some(known))
+
+    /// Returns the paths that a command lists, and those of the folders above them, or the reason that there is no room
+    /// for them.
+    fn read(
+        &self,
+        repository: &Repository,
+        arguments: &[&str],
+    ) -> Result<Result<Known, String>, HistoryError> {
+        let mut list = repository.start(LIST, arguments, Stdio::null())?;
+        let mut output = BufReader::new(list.listen(&[]).map_err(broken)?);
+        let mut known = Known::new(&self.room);
+        let mut path = Vec::new();
+        let mut bytes = 0;
+        // What is cut off cannot be on the disk, or not so deep that the walk gets there.
+        while lines::next(&mut output, 0, PATH_MAX, &mut path)
+            .map_err(broken)?
+            .is_some()
+        {
+            bytes += path.len() as u64;
+            if !known.add(&path) || bytes > LIST_MAX {
+                return Ok(Err("there are too many".to_owned()));
+            }
+        }
+        list.finish()?;
+        Ok(Ok(known))
+    }
 }
 
-const ANY: &str = "which files git tracks cannot be told, so that none is left out";
+impl Known {
+    fn new(room: &Room) -> Self {
+        Self {
+            hasher: RandomState::new(),
+            hashes: HashSet::new(),
+            room: room.clone(),
+        }
+    }
+
+    /// Adds a path and those of the folders above it. Returns whether there is room. A path that ends in a slash is that
+    /// of a folder in which everything is tracked.
+    fn add(&mut self, path: &[u8]) -> bool {
+        let before = self.hashes.len();
+        let (path, is_whole) = match path.strip_suffix(b"/") {
+            Some(folder) => (folder, true),
+            None => (path, false),
+        };
+        let hashes = self.hashes_of(path);
+        self.hashes
+            .extend(hashes.last().filter(|_| is_whole).map(|hash| hash.within));
+        // The folders above one that is known are known.
+        for hash in hashes.into_iter().rev() {
+            if !self.hashes.insert(hash.path) {
+                break;
+            }
+        }
+        let new = self.hashes.len() - before;
+        self.room.0.fetch_add(new, Ordering::Relaxed) + new <= PATHS_MAX
+    }
+
+    fn has(&self, path: &[u8]) -> bool {
+        let hashes = self.hashes_of(path);
+        let has = |hash: u64| self.hashes.contains(&hash);
+        hashes.last().is_some_and(|hash| has(hash.path))
+            || hashes.iter().any(|hash| has(hash.within))
+    }
+
+    /// Returns the hashes of a path and of all folders above it, from the top. Each byte is hashed once: a path may be as
+    /// deep as it is long.
+    fn hashes_of(&self, path: &[u8]) -> Vec<Hashes> {
+        let mut hasher = self.hasher.build_hasher();
+        let names = path.split(|byte| *byte == b'/').map(|name| {
+            hasher.write(name);
+            let path = hasher.finish();
+            hasher.write(b"/");
+            Hashes {
+                path,
+                within: hasher.finish(),
+            }
+        });
+        names.collect()
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.room.0.fetch_sub(self.hashes.len(), Ordering::Relaxed);
+    }
+}
+
+/// Hashes of a path, and of that everything within it is tracked.
+struct Hashes {
+    path: u64,
+    within: u64,
+}
+
+/// Words of git's complaint that there is no repository.
+const NONE: &str = "not a git repository";
 
 fn broken(source: std::io::Error) -> HistoryError {
     HistoryError::Broken { what: LIST, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_known_with_the_folders_above_them() {
+        let mut known = Known::new(&Room::default());
+        for path in ["a/b/c", "a/b/d", "e", "f/g/"] {
+            assert!(known.add(path.as_bytes()));
+        }
+        let has = |path: &str| known.has(path.as_bytes());
+        assert!(
+            [
+                "a", "a/b", "a/b/c", "a/b/d", "e", "f", "f/g", "f/g/h", "f/g/h/i"
+            ]
+            .into_iter()
+            .all(has)
+        );
+        assert!(
+            !["", "b", "a/c", "a/b/c/d", "e/f", "f/h", "f/gh", "g"]
+                .into_iter()
+                .any(has)
+        );
+    }
+
+    #[test]
+    fn all_repositories_share_the_room_for_paths() {
+        let room = Room::default();
+        let held = || room.0.load(Ordering::Relaxed);
+        let mut outer = Known::new(&room);
+        let mut inner = Known::new(&room);
+        assert!(outer.add(b"a/b") && inner.add(b"a/c") && inner.add(b"a/c"));
+        assert_eq!(held(), 4);
+        drop(outer);
+        assert_eq!(held(), 2);
+        room.0.fetch_add(PATHS_MAX - 3, Ordering::Relaxed);
+        assert!(inner.add(b"a/d") && !inner.add(b"a/e"));
+        drop(inner);
+        assert_eq!(held(), PATHS_MAX - 3);
+    }
 }

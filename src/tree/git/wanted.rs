@@ -9,6 +9,9 @@ use super::objects::{Contents, Entry, broken};
 use super::{Outlet, Stop, damaged};
 use crate::scan::{Engine, Finding, GitObject, LostObject, Part, Scanner};
 
+/// Size of what is known of objects, in bytes, beyond which these are scanned before there are more.
+pub(super) const WANTED_MAX: usize = 16 << 20;
+
 /// Object to scan, and its origin.
 #[derive(Debug)]
 pub(super) struct Wanted {

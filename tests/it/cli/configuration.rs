@@ -277,6 +277,24 @@ fn whatever_bears_the_name_of_the_configuration_is_in_the_way_of_no_scan() {
 }
 
 #[test]
+fn a_file_that_names_a_section_of_ours_and_cannot_be_read_is_left_aside_by_nobody() {
+    let binary = Binary::new();
+    binary.write("leak.txt", secret().expose());
+    let ours: [(&[u8], &str); 4] = [
+        (b"# Schl\xfcssel\n[formats]\ndir = \"x\"\n", "not UTF-8"),
+        (b"\xff\xfe[\0f\0o\0r\0m\0a\0t\0s\0]\0\n\0", "not UTF-8"),
+        (b"formats.dir = \"x\" y\n", "not valid TOML"),
+        (b"[\"formats\"]\ndir = \"x\" y\n", "not valid TOML"),
+    ];
+    for (text, said) in ours {
+        binary.write("config.toml", text);
+        binary
+            .run("scan leak.txt")
+            .fails(2, &["config.toml:", said]);
+    }
+}
+
+#[test]
 fn a_mistake_in_a_file_of_ours_is_one_for_every_command() {
     let binary = Binary::new();
     for text in [

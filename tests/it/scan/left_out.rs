@@ -165,3 +165,96 @@ fn whether_git_tracks_something_is_asked_only_where_it_can_be_told() {
         assert!(text(&output).contains(said), "{}", text(&output));
     }
 }
+
+#[test]
+fn what_a_sparse_index_has_as_a_whole_is_tracked() {
+    let folder = repository();
+    let root = folder.path();
+    write(root, "d/key.env", secret().expose());
+    write(root, "other/x", "x\n");
+    write(root, ".gitignore", "d\n*.log\n");
+    git(root, &["add", "--force", "--all"]);
+    commit(root, "Add");
+    git(
+        root,
+        &["config", "sparse.expectFilesOutsideOfPatterns", "true"],
+    );
+    let cone = [
+        "sparse-checkout",
+        "set",
+        "--cone",
+        "--sparse-index",
+        "other",
+    ];
+    git(root, &cone);
+    let listed = git(root, &["ls-files", "--sparse"]);
+    assert!(listed.lines().any(|entry| entry == "d/"), "{listed}");
+    write(root, "d/key.env", secret().expose());
+    write(root, "key.log", secret().expose());
+    let output = scan(root, &[".", "--report", "jsonl"]);
+    let rows = rows(&output);
+    let found: Vec<_> = rows.iter().map(|row| &row["path"]).collect();
+    assert_eq!(found, ["./d/key.env"], "{}", text(&output));
+}
+
+#[test]
+fn nothing_is_left_out_where_paths_of_the_index_are_those_of_another_folder() {
+    let folder = repository();
+    let root = folder.path();
+    write(root, ".gitignore", "inner\n");
+    write(root, "inner/key", secret().expose());
+    git(root, &["config", "core.worktree", "../inner"]);
+    git(&root.join("inner"), &["--git-dir", "../.git", "add", "key"]);
+    let output = scan(root, &["."]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("its working tree is another folder"),
+        "{said}"
+    );
+}
+
+#[test]
+fn nothing_is_left_out_of_a_repository_that_git_cannot_read() {
+    let folder = repository();
+    let root = folder.path();
+    write(root, ".gitignore", "*.env\n");
+    write(root, "a.env", secret().expose());
+    git(root, &["config", "core.repositoryFormatVersion", "99"]);
+    let output = scan(root, &["."]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("none is left out"), "{said}");
+}
+
+#[test]
+fn a_repository_within_another_one_hides_nothing_that_either_tracks() {
+    let folder = repository();
+    let root = folder.path();
+    write(root, ".gitignore", "*.env\n/sub\n");
+    write(root, "plain/outer.env", secret().expose());
+    git(root, &["add", "--force", "plain/outer.env"]);
+    commit(root, "Add");
+    // It tracks nothing.
+    git(&root.join("plain"), &["init", "--quiet"]);
+    write(root, "plain/untracked.env", secret().expose());
+    // As a submodule, which is listed as a whole.
+    write(root, "sub/inner.env", secret().expose());
+    git(&root.join("sub"), &["init", "--quiet"]);
+    git(&root.join("sub"), &["add", "--force", "inner.env"]);
+    commit(&root.join("sub"), "Add");
+    let inner = git(&root.join("sub"), &["rev-parse", "HEAD"]);
+    let module = format!("160000,{inner},sub");
+    git(root, &["update-index", "--add", "--cacheinfo", &module]);
+    write(root, "sub/untracked.env", secret().expose());
+    let output = scan(root, &[".", "--report", "jsonl"]);
+    let found: Vec<_> = rows(&output)
+        .iter()
+        .map(|row| row["path"].clone())
+        .collect();
+    let expected = ["./plain/outer.env", "./sub/inner.env"];
+    assert_eq!(found, expected, "{}", text(&output));
+    // The same from within one of them.
+    let output = scan(&root.join("plain"), &["."]);
+    assert!(text(&output).contains("./outer.env:1"), "{}", text(&output));
+}

@@ -103,3 +103,53 @@ fn modes_mean_what_they_mean_to_git() {
         assert_eq!(rows(&output).len(), 1, "{}", text(&output));
     }
 }
+
+#[test]
+fn what_a_folder_has_under_a_mode_of_no_type_is_scanned_once() {
+    let repository = repository();
+    let root = repository.path();
+    let first = commit(root, "Begin");
+    let mut last = first.clone();
+    let leak = object(root, "blob", secret().expose().as_bytes());
+    for mode in ["0", "140000", "20000", "170000"] {
+        let top = object(root, "tree", &entry(mode, "f", &leak));
+        last = committed(root, &top, &[&last]);
+    }
+    for way in [&["--git", "."][..], &["--since", &first]] {
+        let output = scan_bounded(root, &[way, &["--report", "jsonl"]].concat(), None);
+        let rows = rows(&output);
+        assert_eq!((rows.len(), &rows[0]["path"]), (1, &"f".into()), "{way:?}");
+    }
+    // It may be missing.
+    let top = object(root, "tree", &entry("0", "g", &"1".repeat(40)));
+    committed(root, &top, &[&first]);
+    let output = scan_bounded(root, &["--git", "."], None);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+}
+
+#[test]
+fn commits_that_are_listed_as_cut_off_may_have_few_parents() {
+    let repository = repository();
+    let root = repository.path();
+    let first = commit(root, "Begin");
+    let (leak, _) = with_key(root, "f");
+    committed(root, &leak, &[&first]);
+    let empty = folder(root, "");
+    let person = "a <a@example.com> 1700000000 +0000";
+    let parents: String = (1..=20_000).map(|n| format!("parent {n:040x}\n")).collect();
+    let listed: Vec<String> = (0..8)
+        .map(|n| {
+            let commit =
+                format!("tree {empty}\n{parents}author {person}\ncommitter {person}\n\n{n}\n");
+            object(root, "commit", commit.as_bytes())
+        })
+        .collect();
+    fs::write(root.join(".git/shallow"), listed.join("\n")).expect("a file");
+    for way in [&["--git", "."][..], &["--since", &first]] {
+        let output = scan_bounded(root, way, Some(512 << 10));
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{way:?}: {said}");
+        assert!(said.contains("too many parents"), "{way:?}: {said}");
+        assert!(said.contains("1 not scanned"), "{way:?}: {said}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use super::bombs::{committed, folder, rows};
 use super::forged::{entry, object};
@@ -129,5 +129,60 @@ fn once_large_folders_were_read_too_often_all_counts_as_new() {
     let many = staged(40);
     assert_eq!(many.status.code(), Some(1), "{}", text(&many));
     let said = text(&many);
-    assert!(said.contains("take more than 256 MiB to read"), "{said}");
+    assert!(said.contains("they take too much to read"), "{said}");
+}
+
+/// Makes so many merges of all of these commits, and scans them. Each has a key in `f`, where all of these have it, too.
+fn scan_merges(root: &Path, parents: &[String], leak: &str, times: usize) -> Output {
+    let parents: Vec<&str> = parents.iter().map(String::as_str).collect();
+    let before = committed(root, &folder(root, ""), &parents);
+    let mut tips = vec![before.clone()];
+    let blob = object(root, "blob", b"x\n");
+    tips.extend((0..times).map(|n| {
+        let entries = format!("100644 blob {leak}\tf\n100644 blob {blob}\tg{n}\n");
+        committed(root, &folder(root, &entries), &parents)
+    }));
+    let tips: Vec<&str> = tips.iter().map(String::as_str).collect();
+    committed(root, &folder(root, ""), &tips);
+    scan_bounded(root, &["--since", &before, "--report", "jsonl"], None)
+}
+
+#[test]
+fn once_small_folders_of_parents_were_read_too_often_all_counts_as_new() {
+    let repository = repository();
+    let root = repository.path();
+    let leak = object(root, "blob", secret().expose().as_bytes());
+    let begun = commit(root, "Begin");
+    let parents: Vec<String> = (0..60)
+        .map(|n| {
+            let long = format!("{n}{}", "x".repeat(60_000));
+            let entries = [entry("100644", &long, &leak), entry("100644", "f", &leak)];
+            committed(root, &object(root, "tree", &entries.concat()), &[&begun])
+        })
+        .collect();
+    let few = scan_merges(root, &parents, &leak, 10);
+    assert_eq!(few.status.code(), Some(0), "{}", text(&few));
+    let many = scan_merges(root, &parents, &leak, 100);
+    assert_eq!(rows(&many).len(), 1, "{}", text(&many));
+}
+
+#[test]
+fn once_large_parents_were_read_too_often_all_counts_as_new() {
+    let repository = repository();
+    let root = repository.path();
+    let leak = object(root, "blob", secret().expose().as_bytes());
+    let tree = folder(root, &format!("100644 blob {leak}\tf\n"));
+    let person = "a <a@example.com> 1700000000 +0000";
+    let message = "x".repeat(5 << 20);
+    let parents: Vec<String> = (0..16)
+        .map(|n| {
+            let commit =
+                format!("tree {tree}\nauthor {person}\ncommitter {person}\n\n{n}{message}\n");
+            object(root, "commit", commit.as_bytes())
+        })
+        .collect();
+    let few = scan_merges(root, &parents, &leak, 2);
+    assert_eq!(few.status.code(), Some(0), "{}", text(&few));
+    let many = scan_merges(root, &parents, &leak, 8);
+    assert_eq!(rows(&many).len(), 1, "{}", text(&many));
 }
