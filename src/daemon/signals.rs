@@ -50,7 +50,7 @@ pub fn hold_back() -> io::Result<()> {
 /// # Errors
 /// Returns an error if the operating system refuses that.
 pub fn deliver() -> io::Result<()> {
-    Ok(held_back().thread_unblock()?)
+    Ok(SigSet::all().thread_unblock()?)
 }
 
 /// Signals that stop the daemon: SIGTERM and SIGINT.

@@ -235,6 +235,30 @@ async fn every_token_of_a_row_is_looked_up() {
     world.server.stop().await;
 }
 
+/// Else one row with some 5,500 tokens of two letters is enough for keys in others to be left out.
+#[tokio::test]
+async fn many_tokens_of_a_row_take_no_room_from_keys_in_others() {
+    let world = World::start().await;
+    let letters: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
+    let pairs = letters.iter().flat_map(|first| {
+        let pair = move |second| format!(r#""token":"{first}{second}""#);
+        letters.iter().map(pair)
+    });
+    let tokens: Vec<String> = pairs.cycle().take(12_000).collect();
+    for behind in [
+        r#"},{"x":"OURS"}]"#,
+        r#"},{"token":"key=OURS"}]"#,
+        r#","x":"OURS"}]"#,
+    ] {
+        let (key, id) = world.create().await;
+        let body = format!("[{{{}{}", tokens.join(","), behind.replace("OURS", &key));
+        let reply = world.signer.send(&world.server, body).await;
+        assert_eq!(reply.status, 200, "{behind}: {}", reply.text);
+        assert!(world.entry(&id).await.is_some(), "{behind}");
+    }
+    world.server.stop().await;
+}
+
 /// It is valid UTF-8, too: each second byte is a NUL.
 #[tokio::test]
 async fn keys_in_utf16_amid_utf8_are_revoked() {

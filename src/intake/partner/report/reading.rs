@@ -25,6 +25,10 @@ pub(super) const MAX_HELD: usize = 3 * KEYS_AT_ONCE;
 /// Number of different keys after which those that were passed on are forgotten: as many as fit into a table of 40 kB.
 const MAX_SEEN: usize = 896;
 
+/// Maximum number of tokens that are looked up as they are of rows that have several. What is the key of a format is found
+/// in the text of such a row, however many there are.
+const MAX_OTHER_TOKENS: usize = 10_000;
+
 /// Key that was found.
 pub(super) struct Found {
     pub(super) value: KeyValue,
@@ -53,7 +57,7 @@ pub(super) struct Contents {
     pub(super) found: usize,
     /// Size of what was no row, in bytes.
     pub(super) unread_bytes: usize,
-    /// Number of keys that were too many to be looked up.
+    /// Number of keys, and of further tokens of rows, that were too many to be looked up.
     pub(super) left_out: usize,
 }
 
@@ -62,6 +66,8 @@ pub(super) struct Reading<'e> {
     engine: &'e Engine,
     contents: Contents,
     most: usize,
+    /// Number of further tokens of rows that were looked up.
+    other_tokens: usize,
     seen: PlacesPerValue,
     piece: Vec<Found>,
     /// Size of the texts of the piece, in bytes.
@@ -87,6 +93,7 @@ impl<'e> Reading<'e> {
                 ..Contents::default()
             },
             most,
+            other_tokens: 0,
             seen: PlacesPerValue::new(1, MAX_SEEN),
             piece: Vec::new(),
             bytes: 0,
@@ -137,13 +144,19 @@ impl<'e> Reading<'e> {
     fn other_tokens(&mut self, row: &Row, json: &str, link: &mut RowLink<'_>) {
         let answered = row.token_hash();
         each_token(json, &mut |token| {
+            if self.other_tokens >= MAX_OTHER_TOKENS {
+                self.contents.left_out += 1;
+                return;
+            }
             if token.sha256() == answered {
                 return;
             }
+            self.other_tokens += 1;
+            // They are no keys for sure, and do not count as such: others must have room.
             if let Some(key) = key_within(self.engine, token.expose()) {
-                self.add(key, || link.get());
+                self.add_new(key, || link.get());
             }
-            self.add(token, || link.get());
+            self.add_new(token, || link.get());
         });
     }
 
@@ -192,14 +205,22 @@ impl<'e> Reading<'e> {
     fn add(&mut self, key: KeyValue, link: impl FnOnce() -> Option<Arc<str>>) {
         if self.contents.found >= self.most {
             self.contents.left_out += 1;
-        } else if self.seen.admits(key.sha256()) {
+        } else if self.add_new(key, link) {
             self.contents.found += 1;
+        }
+    }
+
+    /// Adds a key unless it was found before, in which case it returns `false`.
+    fn add_new(&mut self, key: KeyValue, link: impl FnOnce() -> Option<Arc<str>>) -> bool {
+        let is_new = self.seen.admits(key.sha256());
+        if is_new {
             let link = link();
             if let Some(link) = &link {
                 self.count(link);
             }
             self.push(key, Standing::Beside(link));
         }
+        is_new
     }
 
     /// Counts the bytes of a link, unless the last key of the piece that has one shares it.
