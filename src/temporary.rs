@@ -22,6 +22,9 @@ use tempfile::NamedTempFile;
 /// End of the name.
 const END: &str = ".rescind-tmp";
 
+/// Number of random letters and digits in the name, which are ASCII.
+const RANDOM: usize = 6;
+
 /// Suffixes of what SQLite makes beside a file that it writes to.
 const OF_SQLITE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -111,6 +114,7 @@ fn created(folder: &Path, prefix: &OsStr, mode: u32) -> io::Result<NamedTempFile
         let file = tempfile::Builder::new()
             .prefix(prefix)
             .suffix(END)
+            .rand_bytes(RANDOM)
             .permissions(Permissions::from_mode(mode))
             .tempfile_in(folder)?;
         if is_kept_locked(file.as_file())? {
@@ -276,12 +280,12 @@ fn is_left_behind(name: &OsStr, stem: &OsStr, path: &Path) -> bool {
     else {
         return false;
     };
-    let Some(pid) = pid.parse::<i32>().ok().filter(|pid| *pid > 0) else {
+    // Exactly what is written, and nothing that merely reads the same: other files are not Rescind's to remove.
+    let is_random = random.len() == RANDOM && random.bytes().all(|c| c.is_ascii_alphanumeric());
+    let number = pid.parse::<i32>().ok().filter(|number| *number > 0);
+    let Some(pid) = number.filter(|number| is_random && number.to_string() == pid) else {
         return false;
     };
-    if random.contains('.') {
-        return false;
-    }
     if pid.cast_unsigned() == std::process::id() {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let own = locked(&OWN);
@@ -322,6 +326,15 @@ mod tests {
             format!(".copy.db.{gone}-AbCdEf.other"),
             format!(".copy.db.old.{gone}-AbCdEf.rescind-tmp"),
             format!(".other.db.{gone}-AbCdEf.rescind-tmp"),
+            // Names that somebody else gave.
+            format!(".copy.db.+{gone}-AbCdEf.rescind-tmp"),
+            format!(".copy.db.0{gone}-AbCdEf.rescind-tmp"),
+            format!(".copy.db.{gone}-.rescind-tmp"),
+            format!(".copy.db.{gone}-a.rescind-tmp"),
+            format!(".copy.db.{gone}-AbCdEfG.rescind-tmp"),
+            format!(".copy.db.{gone}-AbCd-f.rescind-tmp"),
+            format!(".copy.db.{gone}-AbCdä.rescind-tmp"),
+            format!(".copy.db.{gone}-my notes.rescind-tmp"),
             "copy.db".to_owned(),
         ];
         for name in left.iter().chain(&kept) {

@@ -25,8 +25,9 @@ const LARGE: u64 = 64 << 20;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Copies a SQLite database while daemons and commands use it, and examines the copy: whether it is sound, and its log
-complete. The file appears complete or not at all, only its owner can read it, and it is a backup without any other
-file: what another database left beside it, such as FILE-wal, has to go. A database on PostgreSQL is backed up with
+complete. The file appears complete or not at all, and it is a backup without any other file: what another database left
+beside it, such as FILE-wal, has to go. Only its owner can read a new one; one that replaces another has the owner, the
+group and the mode of that one, without rights of everybody. A database on PostgreSQL is backed up with
 pg_dump; the message says how.
 
 Exit codes: 0 done, 2 the file exists or cannot be written, 3 the backup could not be made.
@@ -114,6 +115,12 @@ fn put_in_place(path: &Path, file: PrivateFile, is_forced: bool) -> anyhow::Resu
     // Before the backup appears, which is then never taken together with them. What is replaced is complete without.
     for left in left_beside(file.target()) {
         fs::remove_file(&left).with_context(|| format!("cannot remove {}", left.display()))?;
+    }
+    if !file.take_after_replaced()? {
+        output::note(&format!(
+            "{} is yours now, and only you can read it: the owner of the file that it replaces cannot be given to it",
+            path.display()
+        ));
     }
     file.finish()
 }

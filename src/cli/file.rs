@@ -113,6 +113,27 @@ impl PrivateFile {
         &self.target
     }
 
+    /// Gives the file the owner, the group and the mode of the one that it replaces, if there is one, but for the rights
+    /// of everybody. Returns `false` if they cannot be given, and only whoever runs this can read it.
+    ///
+    /// # Errors
+    /// Returns an error that names the path.
+    pub(super) fn take_after_replaced(&self) -> anyhow::Result<bool> {
+        let took = match fs::metadata(&self.target) {
+            Ok(present) => self
+                .file
+                .file()
+                .and_then(|file| take_after(file, &present, present.permissions().mode() & 0o770)),
+            Err(error) => Err(error),
+        };
+        match took {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+            Err(error) => Err(anyhow::anyhow!("{}", told(&self.path, &error))),
+        }
+    }
+
     /// Completes the file.
     ///
     /// # Errors
@@ -247,14 +268,18 @@ fn beside(target: &Path, mode: u32) -> io::Result<BufWriter<Temporary>> {
 /// Makes a file with the owner and the mode of the one that it is to replace.
 fn like(present: &Metadata, target: &Path) -> io::Result<BufWriter<Temporary>> {
     let file = beside(target, 0o600)?;
-    let itself = file.get_ref().file()?;
-    let own = itself.metadata()?;
+    let mode = present.permissions().mode() & 0o7777;
+    take_after(file.get_ref().file()?, present, mode)?;
+    Ok(file)
+}
+
+/// Gives a file the owner and the group of another one, and this mode.
+fn take_after(file: &File, present: &Metadata, mode: u32) -> io::Result<()> {
+    let own = file.metadata()?;
     if (own.uid(), own.gid()) != (present.uid(), present.gid()) {
         let (uid, gid) = (Some(present.uid()), Some(present.gid()));
-        std::os::unix::fs::fchown(itself, uid, gid)?;
+        std::os::unix::fs::fchown(file, uid, gid)?;
     }
     // After the owner, whose change takes away some of it.
-    let mode = present.permissions().mode() & 0o7777;
-    itself.set_permissions(Permissions::from_mode(mode))?;
-    Ok(file)
+    file.set_permissions(Permissions::from_mode(mode))
 }

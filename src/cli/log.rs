@@ -267,6 +267,11 @@ async fn export(args: ExportArgs, context: &Context) -> anyhow::Result<ExitCode>
     let file = args.output.as_deref();
     let count = match file.filter(|path| !file::is_standard_output(path)) {
         None => {
+            if output::may_be_closed() {
+                output::note(
+                    "standard output is closed or the null device, so the export goes nowhere: send it to a file or a pipe, or name a file with --output",
+                );
+            }
             let written = write_log(&records.store, args.format, io::stdout()).await;
             written.map_err(|error| {
                 if error.is::<io::Error>() {

@@ -34,6 +34,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Config, ConfigError, Environment, Needs};
+use crate::daemon::{deliver, hold_back};
 use crate::keyformat::{FormatSet, FormatsError};
 
 use exit::COULD_NOT_RUN;
@@ -158,12 +159,21 @@ impl Context {
 
 /// Parses the command line of this process and runs the command.
 pub fn main() -> ExitCode {
-    // Before anything that takes a while: signals that the daemon outlives end the process that it replaces.
+    // Before anything that takes a while. Signals that the daemon outlives would end the process that it replaces, and
+    // the daemon before its handlers are there.
     if std::env::args_os().skip(1).any(|word| word == "serve") {
+        // What cannot be held back may end a process that did nothing yet.
+        let _ = hold_back();
         allocator::settle();
     }
     match Cli::try_parse() {
-        Ok(cli) => run(cli),
+        Ok(cli) => {
+            // Another command, of which an argument is the word.
+            if !matches!(cli.command, Command::Serve(_)) {
+                let _ = deliver();
+            }
+            run(cli)
+        }
         Err(error) => exit::refused_arguments(&error),
     }
 }

@@ -154,6 +154,15 @@ pub(super) fn is_discarded() -> bool {
     kind == FileType::CharacterDevice && out.st_rdev == null.st_rdev
 }
 
+/// Returns whether standard output may have been closed when this program was started. The standard library opens the
+/// null device in its stead, for reading and writing. Shells open it for writing only if that is what they are told to do,
+/// but other programs do not.
+pub(super) fn may_be_closed() -> bool {
+    use rustix::fs::{OFlags, fcntl_getfl};
+    let flags = fcntl_getfl(io::stdout());
+    is_discarded() && flags.is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
+}
+
 /// Checks that a value which is shown only once would be seen by somebody, before it is made.
 ///
 /// # Errors

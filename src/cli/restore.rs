@@ -94,9 +94,13 @@ pub(super) fn run(args: &RestoreArgs, context: &Context) -> anyhow::Result<ExitC
         }
         // From here on nothing else says what is valid again: no signal ends this before all of it is told.
         let _until_the_end = ManuallyDrop::new(moving());
+        let was_there = database.symlink_metadata().is_ok();
         let aside = candidate.put_back()?;
-        tell(&args.file, &database, &contents, aside.as_deref(), newer);
-        if compared.is_none() && aside.is_some() {
+        tell(&args.file, &database, &contents, newer);
+        if let Some(kept) = kept_text(&aside, was_there) {
+            output::note(&kept);
+        }
+        if compared.is_none() && was_there {
             output::note(
                 "the replaced database cannot be read: which keys were issued or revoked since the backup was made, and are \
                  unknown or valid again now, only an export of the log elsewhere, the daemon's log and your partners can \
@@ -263,13 +267,24 @@ fn free_name(folder: &Path) -> anyhow::Result<PathBuf> {
     free.ok_or_else(|| anyhow::anyhow!("too many lists of revocations are beside the database"))
 }
 
-fn tell(
-    backup: &Path,
-    database: &Path,
-    contents: &BackupContents,
-    aside: Option<&Path>,
-    newer: Option<(PathBuf, u64)>,
-) {
+/// Returns under which names the replaced database, or what lay beside its place, is kept.
+fn kept_text(aside: &[PathBuf], was_there: bool) -> Option<String> {
+    let names: Vec<String> = aside
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    match (names.first(), was_there) {
+        (None, _) => None,
+        // Its log goes with it.
+        (Some(database), true) => Some(format!("the replaced database is {database}")),
+        (Some(_), false) => Some(format!(
+            "there was no database, and what lay beside its place is kept: {}",
+            names.join(", ")
+        )),
+    }
+}
+
+fn tell(backup: &Path, database: &Path, contents: &BackupContents, newer: Option<(PathBuf, u64)>) {
     output::note(&format!(
         "{} has the contents of {} now: {} keys, log up to entry {}",
         database.display(),
@@ -277,9 +292,6 @@ fn tell(
         contents.keys,
         contents.head.seq
     ));
-    if let Some(aside) = aside {
-        output::note(&format!("the replaced database is {}", aside.display()));
-    }
     if let Some((newer, count)) = newer {
         output::note(&format!(
             "{count} entries of its log that the backup lacks are in {}",

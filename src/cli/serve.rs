@@ -12,7 +12,7 @@ use super::context::{InitArgs, block_on};
 use super::{Context, DONE, allocator, first_token, output};
 use crate::clock::SystemClock;
 use crate::config::{Config, Needs};
-use crate::daemon::{Daemon, DaemonError, Ended, Hangups, Loaded, OtherSignals, Signals};
+use crate::daemon::{Daemon, DaemonError, Ended, Hangups, Loaded, OtherSignals, Signals, deliver};
 use crate::keyformat::{FormatSet, KeyValue};
 use crate::scan::Redactor;
 use crate::store::Store;
@@ -38,9 +38,11 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<ExitCode> {
     allocator::settle();
     block_on(async {
-        // Before anything that takes a while: each of these would end the process.
+        // Before anything that takes a while. What was held back until here comes now: an early SIGHUP has the
+        // configuration read again.
         let hangups = Hangups::listen().context("cannot listen for signals")?;
         let others = OtherSignals::listen();
+        deliver().context("cannot listen for signals")?;
         // Nothing runs yet that this could keep waiting. SIGTERM ends it: a pipe may have no writer.
         let loaded = load(context, None)?;
         for warning in &loaded.config.warnings {

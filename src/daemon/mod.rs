@@ -32,7 +32,7 @@ pub use intake::{ContentServers, content_servers};
 pub use lifecycle::{Ended, Lifecycle};
 pub use parts::Loaded;
 pub use reading::Load;
-pub use signals::{Hangups, OtherSignals, Signals};
+pub use signals::{Hangups, OtherSignals, Signals, deliver, hold_back};
 pub use sources::configured_sources;
 pub use tokens::{token_of_source, token_of_webhook};
 

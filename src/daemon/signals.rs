@@ -6,12 +6,52 @@ use std::io;
 use std::task::Poll;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal as Named};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 /// Time after the first signal within which further ones count as the same: terminals, shells and service managers
 /// often send a signal to a group of processes and to each of them.
 const SAME: Duration = Duration::from_secs(1);
+
+/// Signals that have handlers only later, or of which the daemon outlives all: every one but those that stop it, and
+/// those of a fault of the program itself.
+fn held_back() -> SigSet {
+    let others = [
+        Named::SIGTERM,
+        Named::SIGINT,
+        Named::SIGABRT,
+        Named::SIGBUS,
+        Named::SIGFPE,
+        Named::SIGILL,
+        Named::SIGSEGV,
+        Named::SIGSYS,
+        Named::SIGTRAP,
+    ];
+    let mut held = SigSet::all();
+    for other in others {
+        held.remove(other);
+    }
+    held
+}
+
+/// Has signals wait that would end the process as long as nothing handles them, until [`deliver`] is called. That outlives
+/// an exec(3), as no handler does. To be called before any thread is started.
+///
+/// # Errors
+/// Returns an error if the operating system refuses that.
+pub fn hold_back() -> io::Result<()> {
+    Ok(held_back().thread_block()?)
+}
+
+/// Has signals come that were held back, by this process or by whoever started it, and those that come later: to this
+/// thread, on behalf of all.
+///
+/// # Errors
+/// Returns an error if the operating system refuses that.
+pub fn deliver() -> io::Result<()> {
+    Ok(SigSet::all().thread_unblock()?)
+}
 
 /// Signals that stop the daemon: SIGTERM and SIGINT.
 #[derive(Debug)]
@@ -168,4 +208,36 @@ fn others_of_this_system() -> impl Iterator<Item = (String, SignalKind)> {
 #[cfg(not(target_os = "linux"))]
 fn others_of_this_system() -> impl Iterator<Item = (String, SignalKind)> {
     std::iter::empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    /// Without being held back, the first one ends this process.
+    #[test]
+    fn what_comes_before_the_handlers_is_heeded_once_they_are_there() {
+        hold_back().unwrap();
+        for early in [
+            Named::SIGHUP,
+            Named::SIGUSR1,
+            Named::SIGUSR2,
+            Named::SIGQUIT,
+        ] {
+            raise(early).unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut hangups = Hangups::listen().unwrap();
+            let _others = OtherSignals::listen();
+            deliver().unwrap();
+            let come = tokio::time::timeout(Duration::from_mins(1), hangups.next());
+            come.await.unwrap();
+        });
+    }
 }

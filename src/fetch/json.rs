@@ -1,5 +1,7 @@
 //! Repair of JSON that others wrote, so that one odd character or value costs nothing but itself.
 
+use memchr::memchr;
+
 /// Depth of nesting below which everything becomes the elements of one list. Messages of forges have some ten levels,
 /// parsers stop at a hundred or a little more.
 const DEEPEST: usize = 100;
@@ -28,7 +30,8 @@ pub(crate) fn as_json(json: &mut [u8]) -> &str {
     mend(json, true)
 }
 
-/// Replaces the escapes of JSON by what they stand for, wherever they are, for a text that is no JSON after all.
+/// Replaces the escapes of JSON by what they stand for, wherever they are, for a text that is no JSON after all. Halves of
+/// surrogate pairs become U+FFFD.
 pub(crate) fn unescape(text: &mut Vec<u8>) {
     let (mut read, mut written) = (0, 0);
     while read < text.len() {
@@ -47,7 +50,46 @@ pub(crate) fn unescape(text: &mut Vec<u8>) {
     text.truncate(written);
 }
 
-/// Returns the length of the escape at the beginning of `text`, and its character.
+/// Piece of a text in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said<'t> {
+    /// What stands there as it is.
+    Plain(&'t str),
+    /// What an escape stands for.
+    Escaped(char),
+    /// Half a surrogate pair, as an escape: no text in UTF-8 can have it.
+    Half,
+}
+
+/// Returns what a text in JSON says, piece by piece: however long it is, none of it is copied.
+pub(crate) fn said(mut text: &str) -> impl Iterator<Item = Said<'_>> {
+    std::iter::from_fn(move || {
+        // A backslash that begins no escape stands for itself.
+        let is_escape = text.starts_with('\\');
+        if let Some((taken, c)) = unescaped(text.as_bytes()) {
+            let is_half = c == char::REPLACEMENT_CHARACTER && is_half(&text[..taken]);
+            text = &text[taken..];
+            return Some(if is_half {
+                Said::Half
+            } else {
+                Said::Escaped(c)
+            });
+        }
+        let from = usize::from(is_escape);
+        let end = memchr(b'\\', text.get(from..)?.as_bytes()).map_or(text.len(), |at| from + at);
+        let (plain, rest) = text.split_at(end);
+        text = rest;
+        (!plain.is_empty()).then_some(Said::Plain(plain))
+    })
+}
+
+/// Returns whether an escape that is read as U+FFFD is half a surrogate pair.
+fn is_half(escape: &str) -> bool {
+    let digits = escape.as_bytes().get(2..).unwrap_or_default();
+    code_unit(digits).is_some_and(|unit| (0xd800..0xe000).contains(&unit))
+}
+
+/// Returns the length of the escape at the beginning of `text`, and its character: U+FFFD for half a surrogate pair.
 fn unescaped(text: &[u8]) -> Option<(usize, char)> {
     let [b'\\', kind, rest @ ..] = text else {
         return None;
@@ -62,7 +104,8 @@ fn unescaped(text: &[u8]) -> Option<(usize, char)> {
         b'u' => {
             let unit = code_unit(rest)?;
             let Some(low) = following(rest, unit) else {
-                return char::from_u32(unit.into()).map(|c| (6, c));
+                let c = char::from_u32(unit.into());
+                return Some((6, c.unwrap_or(char::REPLACEMENT_CHARACTER)));
             };
             let pair = char::decode_utf16([unit, low]).next()?;
             return pair.ok().map(|c| (12, c));
@@ -319,11 +362,32 @@ mod tests {
     fn escapes_are_undone_wherever_they_are() {
         for (text, expected) in [
             (r#"{"a":"x\nrsc\u005fsk\/\"\\n"#, "{\"a\":\"x\nrsc_sk/\"\\n"),
-            (r"\ud83d\udd11 \ud800 \u00e4\q\", "\u{1f511} \\ud800 ä\\q\\"),
+            (
+                r"\ud83d\udd11 \ud800 \u00e4\q\",
+                "\u{1f511} \u{fffd} ä\\q\\",
+            ),
+            (
+                r"\udc00\ud800\ud83d\udd11\ud8",
+                "\u{fffd}\u{fffd}\u{1f511}\\ud8",
+            ),
         ] {
+            let said = said(text).map(|piece| match piece {
+                Said::Plain(plain) => plain.to_owned(),
+                Said::Escaped(c) => c.to_string(),
+                Said::Half => char::REPLACEMENT_CHARACTER.to_string(),
+            });
+            assert_eq!(said.collect::<String>(), expected);
             let mut text = text.as_bytes().to_vec();
             unescape(&mut text);
             assert_eq!(String::from_utf8(text).unwrap(), expected);
         }
+        let pieces: Vec<_> = said(r"a\ufffd\udfffb").collect();
+        let expected = [
+            Said::Plain("a"),
+            Said::Escaped('\u{fffd}'),
+            Said::Half,
+            Said::Plain("b"),
+        ];
+        assert_eq!(pieces, expected);
     }
 }

@@ -55,7 +55,7 @@ pub use gix_hash::ObjectId;
 pub use guard::{Guard, Refused};
 pub use http::{HttpClientError, guarded_client, http_client, verbatim_client};
 pub(crate) use http::{direct_client, has_contents, read_chunk, send, wait_of};
-pub(crate) use json::{as_json, as_text, unescape};
+pub(crate) use json::{Said, as_json, as_text, said, unescape};
 pub use lane::FetchLane;
 pub use ledger::{Ledger, Payer, Used};
 pub use limits::FetchLimits;

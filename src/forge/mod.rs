@@ -16,7 +16,7 @@ pub use gather::{Gathered, Gatherer, MessagePlace, ToldItem};
 pub use kind::Forge;
 pub use message::redact_message;
 pub use push::{
-    Announcement, NO_COMMIT, Push, Remote, is_plain_id, is_reference, is_to_the_letter, kept_id,
-    kept_reference, no_commit, object_id,
+    Announcement, NO_COMMIT, Push, Remote, id_or_name, is_plain_id, is_reference, is_to_the_letter,
+    kept_id, kept_reference, no_commit, object_id,
 };
 pub use texts::{Link, scan_plain, scan_texts};

@@ -107,6 +107,12 @@ pub fn kept_id(redactor: &Redactor, id: &str) -> String {
     id.to_owned()
 }
 
+/// Returns what identifies a repository of which a message tells the number, or that of its name: some messages have none,
+/// and their pushes are to be read all the same.
+pub fn id_or_name(id: Option<String>, name: &RepositoryName) -> String {
+    id.unwrap_or_else(|| format!("path:{name}"))
+}
+
 /// Parses an object id: 40 digits, or 64 of a repository whose objects are named by SHA-256.
 ///
 /// # Errors

@@ -71,7 +71,7 @@ pub enum PartnerError {
         /// Number of keys that were revoked.
         revoked: usize,
     },
-    /// Usually 503: nothing was changed.
+    /// Usually 503: the report can be sent again. What was revoked before stays revoked.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// 500: a task of this program died.

@@ -6,6 +6,7 @@
 mod fields;
 mod measure;
 mod pieces;
+mod text;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,13 +15,13 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::place::MAX_SOURCE;
-use crate::fetch::as_json;
 use crate::keyformat::{KeyValue, Sha256Digest};
 use crate::respond::URL_MAX;
 use fields::Fields;
 pub use measure::count_rows;
 pub(super) use measure::{Measured, loose_in, measure};
 pub(super) use pieces::{Piece, Pieces};
+use text::Beginning;
 
 /// Maximum number of rows in one report. GitHub's batches are far smaller; the bound keeps a body of 25
 /// MiB from causing an answer of gigabytes.
@@ -31,6 +32,10 @@ pub const UNKNOWN_TYPE: &str = "unknown";
 
 /// Maximum length of a row's type that is sent back, in bytes.
 const MAX_TYPE: usize = 256;
+
+/// Maximum length of a token that is looked up, in bytes. The keys of a format have 1 KiB at most, and where the API takes
+/// a key it takes no larger body.
+const MAX_TOKEN: usize = 64 << 10;
 
 /// Error returned for a body that is not a report at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +52,7 @@ pub enum ReportError {
 #[derive(Debug, Default, utoipa::ToSchema)]
 #[schema(as = ReportRow)]
 pub struct Row {
-    /// The leaked token. Absent if the row is malformed: not an object, no `token`, or not a string.
+    /// The leaked token. Absent if the row is malformed: not an object, no `token`, not a string, or longer than 64 KiB.
     #[schema(value_type = String, example = "the whole key")]
     pub token: Option<KeyValue>,
     /// The `type` as sent, or `unknown`. It has no effect on the response.
@@ -60,63 +65,80 @@ pub struct Row {
     /// The beginning of the `source`, if it is a usable string.
     #[schema(example = "content")]
     pub source: Option<String>,
+    /// Digest of a token that is too long for a key.
+    #[schema(ignore)]
+    pub(super) long: Option<Box<Sha256Digest>>,
+    /// Whether the name `token` stands in the row several times.
+    #[schema(ignore)]
+    pub(super) has_more_tokens: bool,
 }
 
 impl Row {
-    /// Returns the SHA-256 digest of the token as sent, or of the empty string if there is no usable
+    /// Returns the SHA-256 digest of the token as sent, however long it is, or of the empty string if there is no usable
     /// token.
     pub fn token_hash(&self) -> Sha256Digest {
-        self.token
-            .as_ref()
-            .map_or_else(|| Sha256Digest::of(b""), KeyValue::sha256)
+        let (token, long) = (self.token.as_ref(), self.long.as_deref());
+        let long = || long.copied().unwrap_or_else(|| Sha256Digest::of(b""));
+        token.map_or_else(long, KeyValue::sha256)
     }
 
     /// Returns whether the row says anything of what rows say.
     fn is_told(&self) -> bool {
-        self.token.is_some() || self.url.is_some() || self.token_type != UNKNOWN_TYPE
+        let has_token = self.token.is_some() || self.long.is_some();
+        has_token || self.url.is_some() || self.token_type != UNKNOWN_TYPE
     }
 
     /// Reads one element of the array. This cannot fail: an unreadable element is a malformed row, and an
     /// unreadable field does not affect the others.
     fn read(json: &str) -> Self {
-        let fields: Fields<'_> = serde_json::from_str(json).unwrap_or_default();
-        let url = fields.url.and_then(|url| text(url, URL_MAX));
+        let fields = Fields::of(json);
+        let (token, long) = fields.token.map(token).unwrap_or_default();
+        let url = fields.url.and_then(url);
         // GitLab's token revocation API calls it `location`.
-        let url = url.or_else(|| text(fields.location?, URL_MAX));
+        let url = url.or_else(|| fields.location.and_then(self::url));
         Self {
-            token: fields.token.and_then(token).map(KeyValue::new),
+            token,
+            long,
+            has_more_tokens: fields.has_more_tokens,
             token_type: fields
                 .kind
-                .and_then(|kind| text(kind, usize::MAX))
-                .map_or(Cow::Borrowed(UNKNOWN_TYPE), |kind| {
-                    bounded(kind, MAX_TYPE).into()
-                }),
+                .and_then(|kind| Beginning::of(kind, MAX_TYPE)?.valid())
+                .map_or(Cow::Borrowed(UNKNOWN_TYPE), Cow::Owned),
             url,
             source: fields
                 .source
-                .and_then(|source| text(source, usize::MAX))
-                .map(|source| bounded(source, MAX_SOURCE)),
+                .and_then(|source| Beginning::of(source, MAX_SOURCE)?.valid()),
         }
     }
 }
 
-/// Returns the text of a token. One with halves of surrogate pairs, which no text in UTF-8 can have, has U+FFFD in their
-/// place, as most parsers put it there, unless it has nothing else.
-fn token(json: &RawValue) -> Option<String> {
-    let whole = text(json, usize::MAX);
-    if whole.is_some() || !json.get().starts_with('"') {
-        return whole;
+/// Returns a token, or only the digest of one that is longer than [`MAX_TOKEN`]. One with halves of surrogate pairs, which
+/// no text in UTF-8 can have, has U+FFFD in their place, as most parsers put it there, unless it has nothing else.
+fn token(json: &RawValue) -> (Option<KeyValue>, Option<Box<Sha256Digest>>) {
+    let Some(read) = Beginning::of(json, MAX_TOKEN) else {
+        return (None, None);
+    };
+    if !read.is_whole {
+        return (None, text::digest(json).map(Box::new));
     }
-    let mut mended = json.get().as_bytes().to_vec();
-    let mended: String = serde_json::from_str(as_json(&mut mended)).ok()?;
-    let is_usable = mended.contains(|c| c != char::REPLACEMENT_CHARACTER);
-    is_usable.then_some(mended)
+    let is_other = |c| c != char::REPLACEMENT_CHARACTER;
+    let is_usable = !read.has_halves || read.text.contains(is_other);
+    (is_usable.then(|| KeyValue::new(read.text)), None)
 }
 
-/// Returns the text of a field if it is neither empty nor longer than `most` bytes.
-fn text(json: &RawValue, most: usize) -> Option<String> {
-    let text: String = serde_json::from_str(json.get()).ok()?;
-    (!text.is_empty() && text.len() <= most).then_some(text)
+/// Returns a link, unless it is longer than any that is kept.
+fn url(json: &RawValue) -> Option<String> {
+    let url = Beginning::of(json, URL_MAX)?;
+    url.is_whole.then(|| url.valid())?
+}
+
+/// Passes each token of a row on, however often it has the name.
+pub(super) fn each_token(json: &str, each: &mut dyn FnMut(KeyValue)) {
+    Fields::each_token(json, &mut |json| {
+        if let (Some(token), _) = token(json) {
+            each(token);
+        }
+    });
 }
 
 /// Parses a whole report. Rows are first cut out of the array and then parsed independently, so that
@@ -170,13 +192,6 @@ impl<'de> Visitor<'de> for Rows<'_> {
         }
         Ok(true)
     }
-}
-
-/// Truncates `text` to at most `bytes` bytes, at a character boundary.
-fn bounded(mut text: String, bytes: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes));
-    text.shrink_to_fit();
-    text
 }
 
 #[cfg(test)]
@@ -342,6 +357,34 @@ mod tests {
         let row = &rows[0];
         assert_eq!((row.token_type.len(), &row.url), (MAX_TYPE, &None));
         assert_eq!(row.source.as_ref().unwrap().capacity(), MAX_SOURCE);
+    }
+
+    /// Else a token of 25 MiB takes three times as much beside its body.
+    #[test]
+    fn no_more_of_a_field_is_unescaped_than_is_used() {
+        let mut long = r"\u0061".repeat(MAX_TOKEN - 1) + r"\ud800";
+        let read = |long: &str| {
+            let row =
+                format!(r#"{{"token":"{long}","type":"{long}","url":"{long}","source":"{long}"}}"#);
+            Row::read(&row)
+        };
+        let said = |end: &str| Sha256Digest::of(("a".repeat(MAX_TOKEN - 1) + end).as_bytes());
+        // What is too long for a key has its digest and nothing else.
+        let row = read(&long);
+        assert!(row.token.is_none());
+        assert_eq!(row.token_hash(), said("\u{fffd}"));
+        // Halves of surrogate pairs behind what is used are not read.
+        let source = row.source.unwrap();
+        assert_eq!(
+            (row.token_type.len(), source.capacity()),
+            (MAX_TYPE, MAX_SOURCE)
+        );
+        assert_eq!(row.url, None);
+        long.truncate(6 * (MAX_TOKEN - 1));
+        long.push('b');
+        assert_eq!(read(&long).token.unwrap().sha256(), said("b"));
+        let long = r"\n".repeat(MAX_TOKEN + 1);
+        assert!(read(&long).token.is_none());
     }
 
     #[test]

@@ -8,50 +8,51 @@ use crate::scan::{Candidate, Engine, Scanner};
 /// Maximum length of a string that is looked up without what surrounds it although no format knows it, in bytes.
 const MAX_TRIMMED: usize = 1 << 10;
 
-/// Returns the key that a string is, but for white space, quotation marks and other characters around it that are neither
-/// letters nor digits. Returns `None` if there are none, or the string holds something else.
-pub fn key_within(engine: &Engine, text: &str) -> Option<KeyValue> {
-    within(engine, text, &mut |_| ())
+/// What a string is that a reporter calls a key.
+pub(super) enum Told {
+    /// A candidate, as it is.
+    Candidate,
+    /// A candidate, but for white space, quotation marks and other characters around it that are neither letters nor
+    /// digits.
+    Surrounded(KeyValue),
+    /// Something else, which may hold candidates. If it is a key of a format that nobody knows, and white space or
+    /// quotation marks are around that, it is this one.
+    Other(Option<KeyValue>),
 }
 
-/// Likewise. Passes each key that the string holds beside something else to `part`.
+/// Returns the key that a string is, but for white space, quotation marks and other characters around it that are neither
+/// letters nor digits. Returns `None` if there are none, or the string holds something else.
 ///
 /// The string itself is always looked up as it was sent. Only where that is nobody's, what is within it matters: whoever
 /// reports a key with the line break behind it has reported the key.
-pub(super) fn within(
-    engine: &Engine,
-    text: &str,
-    part: &mut dyn FnMut(KeyValue),
-) -> Option<KeyValue> {
-    let mut first: Option<(KeyValue, Range<usize>)> = None;
-    let mut are_several = false;
-    Scanner::new(engine).scan_text(text.as_bytes(), &mut |candidate| {
-        if are_several {
-            part(candidate.value);
-        } else if let Some((value, _)) = first.take() {
-            are_several = true;
-            part(value);
-            part(candidate.value);
-        } else {
-            let place = place_of(&candidate, text);
-            first = Some((candidate.value, place));
-        }
-    });
-    if are_several {
-        return None;
+pub fn key_within(engine: &Engine, text: &str) -> Option<KeyValue> {
+    match told(engine, text) {
+        Told::Candidate => None,
+        Told::Surrounded(key) => Some(key),
+        Told::Other(key) => key,
     }
-    let Some((value, place)) = first else {
-        return trimmed(text).map(KeyValue::new);
+}
+
+/// Returns what a string is that a reporter calls a key.
+pub(super) fn told(engine: &Engine, text: &str) -> Told {
+    let mut only = None;
+    let mut found = 0_usize;
+    Scanner::new(engine).scan_text(text.as_bytes(), &mut |candidate| {
+        found += 1;
+        only = (found == 1).then(|| (place_of(&candidate, text), candidate.value));
+    });
+    let Some((place, value)) = only else {
+        return Told::Other(trimmed(text).filter(|_| found == 0).map(KeyValue::new));
     };
     if place.len() == text.len() {
-        return None;
+        return Told::Candidate;
     }
     let is_stray = |text: &str| !text.chars().any(char::is_alphanumeric);
     if !place.is_empty() && is_stray(&text[..place.start]) && is_stray(&text[place.end..]) {
-        return Some(value);
+        Told::Surrounded(value)
+    } else {
+        Told::Other(None)
     }
-    part(value);
-    None
 }
 
 /// Returns the place of a candidate that stands in a text as it is. Returns an empty one otherwise.
@@ -99,11 +100,7 @@ mod tests {
         let (key, other) = (key.expose(), other.expose());
         let exposed = |value: &KeyValue| value.expose().to_owned();
         let whole = |text: &str| key_within(&engine, text).as_ref().map(exposed);
-        let parts = |text: &str| {
-            let mut parts: Vec<String> = Vec::new();
-            within(&engine, text, &mut |part| parts.push(exposed(&part)));
-            parts
-        };
+        let is_other = |text: &str| matches!(told(&engine, text), Told::Other(_));
         for text in [
             " K\n",
             "\"K\"",
@@ -118,20 +115,19 @@ mod tests {
                 Some(key),
                 "{text}"
             );
-            assert!(parts(&text.replace('K', key)).is_empty(), "{text}");
+            assert!(!is_other(&text.replace('K', key)), "{text}");
         }
-        assert_eq!((whole(key), parts(key)), (None, Vec::new()));
+        assert!(matches!(told(&engine, key), Told::Candidate));
+        assert_eq!(whole(key), None);
         for text in ["key=K", "K K", "a K", "ä:K"] {
             assert_eq!(whole(&text.replace('K', key)), None, "{text}");
-            assert_eq!(parts(&text.replace('K', key))[0], key, "{text}");
+            assert!(is_other(&text.replace('K', key)), "{text}");
         }
         let both = format!("{key} {other}");
-        assert_eq!(
-            (whole(&both), parts(&both)),
-            (None, vec![key.to_owned(), other.to_owned()])
-        );
+        assert!(whole(&both).is_none() && is_other(&both));
         // Of a key of an unknown format, as imported ones have, only what belongs to no key goes.
         assert_eq!(whole(" \"foreign-1\"\n").as_deref(), Some("foreign-1"));
+        assert!(is_other(" \"foreign-1\"\n") && is_other("foreign-1"));
         for text in ["", "foreign", "\"", "<foreign>"] {
             assert_eq!(whole(text), None, "{text}");
         }

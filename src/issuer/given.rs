@@ -25,7 +25,8 @@ pub fn end_at(at: Timestamp) -> Option<Timestamp> {
 }
 
 /// Parses a time as RFC 3339 has it, or a date, which is midnight in UTC at its start. One that is later than the last
-/// that can be represented, as `9999-12-31T23:59:59Z` is, becomes that one.
+/// that can be represented, as `9999-12-31T23:59:59Z` is, becomes that one, with an offset or without: PostgreSQL writes
+/// `9999-12-31 23:59:59`.
 pub fn time(text: &str) -> Option<Timestamp> {
     parse(text).or_else(|| is_later(text).then_some(Timestamp::MAX))
 }
@@ -49,7 +50,8 @@ fn is_later(text: &str) -> bool {
     };
     let is_year = (4..=6).contains(&year.len()) && year.bytes().all(|b| b.is_ascii_digit());
     let is_far = year.parse().is_ok_and(|year: u32| year >= 9999);
-    is_year && is_far && parse(&format!("{ANY_YEAR}-{rest}")).is_some()
+    let is_time = |rest: &str| parse(&format!("{ANY_YEAR}-{rest}")).is_some();
+    is_year && is_far && (is_time(rest) || is_time(&format!("{rest}Z")))
 }
 
 #[cfg(test)]
@@ -63,12 +65,23 @@ mod tests {
             at("9998-12-31T23:59:59Z").as_deref(),
             Some("9998-12-31T23:59:59Z")
         );
+        assert_eq!(
+            at("2027-01-31 08:00:00.25+01").as_deref(),
+            Some("2027-01-31T07:00:00.25Z")
+        );
         assert_eq!(at("2027-01-31").as_deref(), Some("2027-01-31T00:00:00Z"));
         for never in [
             "9999-01-01T00:00:00Z",
             "9999-12-31T23:59:59Z",
             "9999-12-31T23:59:59.999999+00:00",
             "9999-12-31 23:59:59Z",
+            "9999-12-31 23:59:59",
+            "9999-12-31 23:59:59+00",
+            "9999-12-31 23:59:59.999999",
+            "9999-12-31 23:59:59.999999+00",
+            "9999-12-31 23:59:59-05:30",
+            "9999-12-31T23:59:59",
+            "10000-01-01 00:59:59+01",
             "9999-12-31",
             "+275760-09-13T00:00:00.000Z",
             "10000-02-29T00:00:00Z",
@@ -82,7 +95,10 @@ mod tests {
             "9999",
             "9999-13-01",
             "9999-12-31T25:00:00Z",
-            "9999-12-31T23:59:59",
+            "9999-12-31 25:00:00",
+            "9999-12-31 23:59:59 x",
+            "infinity",
+            "2027-01-31 08:00:00",
             "2027-01-31T08:00:00",
             "99999999-12-31",
             "2027-02-30",

@@ -286,6 +286,65 @@ mod tests {
         );
     }
 
+    /// A key that is not imported is not revoked when it leaks.
+    #[test]
+    fn half_a_surrogate_pair_costs_no_row_where_it_is_only_shown() {
+        let row = |fields: &str| format!(r#"{{"sha256":"{DIGEST}","owner_type":"user",{fields}}}"#);
+        let text = [
+            row(r#""owner_id":"u","description":"a \ud800 b \ud83d\ude00\udc00""#),
+            row(r#""owner_id":"u\ud800""#),
+            row(r#""owner_id":"u","description":"\q""#),
+            row(r#""owner_id":"u","description":1"#),
+            "{broken".to_owned(),
+            "\"text\"".to_owned(),
+        ];
+        let mut read = rows(RowFormat::JsonLines, text.join("\n"));
+        let first = read.remove(0).unwrap();
+        assert_eq!(first.description, "a \u{fffd} b \u{1f600}\u{fffd}");
+        assert_eq!(
+            lines_and_problems(read),
+            [
+                "line 2: `owner_id` has an escape that stands for no character, half of a surrogate pair such as \\ud800",
+                "line 3: is not JSON: invalid escape",
+                "line 4: `description` has to be a string or null",
+                "line 5: is not JSON: key must be a string",
+                "line 6: is not a JSON object",
+            ]
+        );
+    }
+
+    /// The text of its times and of its infinities.
+    #[test]
+    fn times_are_taken_as_postgresql_writes_them() {
+        let row = |begin: &str, end: &str| format!("{DIGEST},user,u,{begin},{end}\n");
+        let begin = "2026-01-02 03:04:05.123456+00";
+        let csv = [
+            "sha256,owner_type,owner_id,created_at,expires_at\n".to_owned(),
+            row(begin, "infinity"),
+            row(begin, "9999-12-31 23:59:59"),
+            row(begin, "9999-12-31 23:59:59.999999+00"),
+            row(begin, "-infinity"),
+            row("infinity", ""),
+            row("-infinity", ""),
+        ];
+        let mut read = rows(RowFormat::Csv, csv.concat());
+        for row in read.drain(..3) {
+            let row = row.unwrap();
+            let begin = row.created_at.unwrap().to_string();
+            assert_eq!(begin, "2026-01-02T03:04:05.123456Z");
+            assert_eq!(row.expires_at, None);
+        }
+        let wrong = |line, field| {
+            format!("line {line}: `{field}` has to be a time such as 2026-11-22T20:46:15Z")
+        };
+        let expected = [
+            wrong(5, "expires_at"),
+            wrong(6, "created_at"),
+            wrong(7, "created_at"),
+        ];
+        assert_eq!(lines_and_problems(read), expected);
+    }
+
     #[test]
     fn a_csv_file_without_column_names_is_refused_at_once() {
         for first in [

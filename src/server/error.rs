@@ -207,6 +207,16 @@ impl ApiError {
         )
     }
 
+    /// Adds to a 503 error that the report which led to it can be sent again, although it may have had effects already:
+    /// keys are revoked as they are found.
+    pub(super) fn of_report(mut self) -> Self {
+        if self.code == ErrorCode::ServiceUnavailable {
+            let again = "It is safe to send the report again; what was revoked stays revoked.";
+            self.message = format!("{} {again}", self.message).into();
+        }
+        self
+    }
+
     fn add_detail(mut self, name: &str, value: Value) -> Self {
         if let Some(Value::Object(details)) = &mut self.details {
             details.insert(name.to_owned(), value);
@@ -278,46 +288,35 @@ impl From<&StoreError> for ApiError {
     }
 }
 
-/// Returns the public message for a database that cannot be used.
+/// Returns the public message for a database that cannot be used. It does not say that nothing was changed: a request may
+/// take several transactions, and what becomes of one whose connection breaks is not always known.
 fn unavailable_because(error: &StoreError) -> &'static str {
     match error {
-        StoreError::NotMigrated { .. } => {
-            "The database lacks migrations; run `rescind migrate`. Nothing was changed."
-        }
-        StoreError::Full { .. } => {
-            "The database's disk is full. Nothing was changed; try again later."
-        }
+        StoreError::NotMigrated { .. } => "The database lacks migrations; run `rescind migrate`.",
+        StoreError::Full { .. } => "The database's disk is full. Try again later.",
         StoreError::TooLarge { .. } => {
-            "The database's files are as large as they may be. Nothing was changed; try again later."
+            "The database's files are as large as they may be. Try again later."
         }
-        StoreError::ReadOnly { .. } => {
-            "The database is read-only. Nothing was changed; try again later."
-        }
+        StoreError::ReadOnly { .. } => "The database is read-only. Try again later.",
         StoreError::Forbidden { .. } => {
-            "The database forbids Rescind what it needs: its log and `rescind doctor` name what to grant. Nothing was changed; try again later."
+            "The database forbids Rescind what it needs: its log and `rescind doctor` name what to grant. Try again later."
         }
         StoreError::Pooled { .. } => {
-            "The database is reached through a pooler that shares its sessions: it has to give each client one of its own. Nothing was changed; try again later."
+            "The database is reached through a pooler that shares its sessions: it has to give each client one of its own. Try again later."
         }
-        StoreError::Disk { .. } => {
-            "The database's disk does not work. Nothing was changed; try again later."
-        }
-        StoreError::Gone { .. } => {
-            "The database's file was removed or replaced. Nothing was changed; try again later."
-        }
+        StoreError::Disk { .. } => "The database's disk does not work. Try again later.",
+        StoreError::Gone { .. } => "The database's file was removed or replaced. Try again later.",
         StoreError::Damaged { .. } => {
-            "The database is damaged: restore a backup (docs/operations.md). Nothing was changed."
+            "The database is damaged: restore a backup (docs/operations.md)."
         }
         StoreError::Emptied { .. } => {
-            "The database lacks tables that it had, or constraints and indexes of theirs: restore a backup (docs/operations.md), or begin anew with `rescind migrate`. Nothing was changed."
+            "The database lacks tables that it had, or constraints and indexes of theirs: restore a backup (docs/operations.md), or begin anew with `rescind migrate`."
         }
         StoreError::UnknownPepper { .. } => {
             "The database has keys under a pepper that is not configured here: the log and `rescind doctor` say which. They are not found until it is added to keys.peppers."
         }
-        StoreError::Crowded { .. } => {
-            "The database has no connection left. Nothing was changed; try again later."
-        }
-        _ => "The database does not answer. Nothing was changed; try again later.",
+        StoreError::Crowded { .. } => "The database has no connection left. Try again later.",
+        _ => "The database does not answer. Try again later.",
     }
 }
 

@@ -296,8 +296,8 @@ impl Candidate {
         compared.await.ok()
     }
 
-    /// Puts the copy in the place of the database, which is moved aside. Returns the path to which that was moved, if
-    /// there was one.
+    /// Puts the copy in the place of the database, which is moved aside with the files beside it. Returns the paths to
+    /// which they were moved, as far as there were any.
     ///
     /// Killed at any instant, there is the one or the other. If the database has a log that could not be taken over,
     /// there may be none instead, but then its identity is noted: nothing makes a new one. The caller sees to it that no
@@ -305,7 +305,7 @@ impl Candidate {
     ///
     /// # Errors
     /// Returns [`BackupError::InUse`] if a process has the database open.
-    pub fn put_back(self) -> Result<Option<PathBuf>, BackupError> {
+    pub fn put_back(self) -> Result<Vec<PathBuf>, BackupError> {
         let database = &self.database;
         // Held until the other file is in place: whoever opens the database meanwhile waits for it.
         let _alone = lock(database)?;

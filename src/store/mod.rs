@@ -61,7 +61,9 @@ pub use log::{LogFilter, LogHead};
 pub use peppers::{PepperUse, Standing};
 pub use queue::backlog::Shedding;
 pub use queue::beside::Beside;
-pub use queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, TRIED_AGAIN, WorkCounts, WorkDone};
+pub use queue::counts::{
+    FailedTry, HOST_LEFT_ALONE, HostWait, SourceWork, TRIED_AGAIN, WorkCounts, WorkDone,
+};
 pub use queue::give_back::Postponed;
 pub use queue::item::{
     Claimable, DeadItem, Descendant, Fetched, Lane, Lineage, NewWorkItem, Part, Priority, Queue,

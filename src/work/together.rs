@@ -28,7 +28,7 @@ const FEWER: usize = 4;
 const SINGLY: Duration = Duration::from_mins(1);
 
 /// Maximum number of branches of a repository of which it is remembered that they are to be read singly.
-const ALONE_MAX: usize = 500;
+const ALONE_MAX: usize = 1_000;
 
 /// Maximum number of repositories of which it is remembered how many branches are read together.
 const KNOWN_MAX: usize = 256;
@@ -192,12 +192,18 @@ impl Shared {
             return None;
         }
         let mut tried = self.try_together(reading, item, &beside).await;
-        if matches!(tried, Ok(TriedTogether::Gone)) {
-            let are_left = self
-                .leave_out_gone(reading, item, &mut turn, &mut beside)
-                .await;
-            if are_left {
+        if matches!(tried, Ok(TriedTogether::Gone))
+            && let Some(named) = self.named(reading, item, &turn).await
+        {
+            let are_gone = turn.leave_out_gone(&mut beside, &named);
+            let is_there = named.contains(&reading.request.after);
+            if !is_there || beside.is_empty() {
+                return None;
+            }
+            if are_gone {
                 tried = self.try_together(reading, item, &beside).await;
+            } else {
+                turn.unasked_until = Some(Instant::now() + SINGLY);
             }
         }
         match tried {
@@ -219,31 +225,23 @@ impl Shared {
         }
     }
 
-    /// Leaves those out that the server no longer names, as where branches were deleted since they were listed. Returns
-    /// whether others are left that may all be there, as `item` then is.
-    async fn leave_out_gone(
+    /// Returns the commits that the server names now: branches may have been deleted since they were listed. Returns `None`
+    /// if it does not tell all of them, or named what it does not have.
+    async fn named(
         &self,
         reading: &Reading,
         item: &WorkItem,
-        turn: &mut Turn,
-        beside: &mut Vec<Beside>,
-    ) -> bool {
+        turn: &Turn,
+    ) -> Option<HashSet<ObjectId>> {
         if is_ahead(turn.unasked_until) {
-            return false;
+            return None;
         }
         let request = &reading.request;
         let (fetcher, place) = (&self.parts.fetcher, self.place(item, reading.is_known));
         let listing = fetcher.references_from(&request.clone_url, request.token.as_ref(), place);
-        let named: HashSet<_> = match listing.await {
-            Ok((references, _long)) => references.list.into_iter().map(|(_, id)| id).collect(),
-            Err(_) => HashSet::new(),
-        };
-        let is_there = named.contains(&request.after);
-        let are_gone = !named.is_empty() && turn.leave_out_gone(beside, &named);
-        if is_there && !are_gone {
-            turn.unasked_until = Some(Instant::now() + SINGLY);
-        }
-        is_there && are_gone && !beside.is_empty()
+        let (references, _long) = listing.await.ok()?;
+        let names = references.list.into_iter().map(|(_, id)| id);
+        (!references.cut).then(|| names.collect())
     }
 
     /// Reads a branch and those beside it. Returns the outcome if that fails.

@@ -2,6 +2,7 @@
 
 mod access_tokens;
 mod github;
+mod interrupted;
 mod partners;
 mod public_keys;
 mod revocation;

@@ -23,7 +23,7 @@ const BATCH: usize = 10_000;
 #[command(
     after_help = "CSV begins with a line that names its columns; JSON Lines has one object per line with the same names:
   sha256, owner_type (user or team), owner_id, description, format, last_four, created_at, expires_at
-The first three are required. An expires_at that is never, empty, or in the year 9999 or later means that the key has no end. Rows that cannot be imported are reported with their line and cost no other row;
+The first three are required. An expires_at that is never, infinity, empty, or in the year 9999 or later means that the key has no end. Rows that cannot be imported are reported with their line and cost no other row;
 the exit code is then 1. Keys that are stored already stay as they are.
 
 Examples:

@@ -18,7 +18,7 @@ use crate::config::{Config, Needs, SourceKind};
 use crate::daemon::{Standalone, configured_sources};
 use crate::forge::redact_message;
 use crate::source::{BackfillOutcome, Period, Progress};
-use crate::store::Store;
+use crate::store::{SourceWork, Store};
 
 /// Interval between progress lines without a terminal, in hours of the archive.
 const TELL_EVERY: u64 = 24;
@@ -30,8 +30,9 @@ const TELL_EVERY: u64 = 24;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Each hour of the period is read once: interrupted, the same command goes on where it stopped. What is found is read
-when nothing more urgent waits. `rescind serve` may run meanwhile. Exit code 3 when hours were not there, or could not
-be read to their end (unless --allow-incomplete).
+when nothing more urgent waits. `rescind serve` may run meanwhile. Exit code 3 when hours were not there or could not be
+read to their end, or when work items of the source still wait, were dead-lettered or found no room (unless
+--allow-incomplete).
 
 Examples:
   rescind sources backfill github-archive --from 2026-01-01 --to 2026-01-08
@@ -52,7 +53,7 @@ pub(super) struct BackfillArgs {
     /// Also read hours that were read before
     #[arg(long)]
     force: bool,
-    /// Exit with 0 instead of 3 if some hours were not there or not read to their end
+    /// Exit with 0 instead of 3 if some hours or work items were not read to their end
     #[arg(long)]
     allow_incomplete: bool,
     /// Print JSON
@@ -79,10 +80,10 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
     let bar = bar(period.hours());
     let mut told = 0;
     let mut tell = |progress: Progress| show(&bar, &progress, &mut told);
-    let before = refused(&instance.store, &args.name).await?;
+    let before = work_of(&instance.store, &args.name).await?;
     let read = archive.backfill(period, args.force, &mut tell).await;
     bar.finish_and_clear();
-    let refused = refused(&instance.store, &args.name).await?;
+    let after = work_of(&instance.store, &args.name).await?;
     let outcome = read.map_err(|error| {
         let error = redact_message(&instance.redactor, &error.to_string());
         anyhow::anyhow!(
@@ -90,13 +91,17 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
             args.name
         )
     })?;
-    let refused = refused.saturating_sub(before);
+    let refused = after.refused.saturating_sub(before.refused);
     if !args.json {
         print(&outcome, &args.name, refused)?;
     }
     let mut worked = None;
+    let mut unread = refused;
     if !args.no_scan {
         worked = Some(scan(&standalone, &instance.store, args.json).await?);
+        let after = work_of(&instance.store, &args.name).await?;
+        note_left(&args.name, &after);
+        unread += after.waiting + after.dead.saturating_sub(before.dead);
     }
     if args.json {
         output::say_json(&BackfillJson {
@@ -106,14 +111,25 @@ pub(super) async fn backfill(args: BackfillArgs, context: &Context) -> anyhow::R
             worked,
         })?;
     }
-    Ok(ended(&outcome, args.allow_incomplete))
+    Ok(ended(&outcome, unread, args.allow_incomplete))
 }
 
-/// Returns the exit code, which tells whether the whole period was read.
-fn ended(outcome: &BackfillOutcome, allow_incomplete: bool) -> ExitCode {
+/// Says how many of the source's work items still wait, and how to follow them.
+fn note_left(name: &str, work: &SourceWork) {
+    if work.waiting > 0 {
+        output::note(&format!(
+            "work items of `{name}` that still wait: {}; `rescind sources status {name}` says why, and `rescind serve` reads them, as \
+             does the same command later",
+            work.waiting
+        ));
+    }
+}
+
+/// Returns the exit code, which tells whether the whole period was read, and of what was found all but `unread` items.
+fn ended(outcome: &BackfillOutcome, unread: u64, allow_incomplete: bool) -> ExitCode {
     let missing = outcome.missing.len() as u64;
     let is_whole = missing == 0 && outcome.incomplete.is_empty() && outcome.waits_for.is_none();
-    if is_whole || allow_incomplete {
+    if is_whole && unread == 0 || allow_incomplete {
         return DONE;
     }
     if outcome.hours > 0 && missing == outcome.hours {
@@ -122,7 +138,7 @@ fn ended(outcome: &BackfillOutcome, allow_incomplete: bool) -> ExitCode {
         );
     } else {
         output::note(
-            "not all of the period was read (see above); with --allow-incomplete this is no failure",
+            "not all of the period, or of what was found in it, was read (see above); with --allow-incomplete this is no failure",
         );
     }
     ExitCode::from(COULD_NOT_RUN)
@@ -139,11 +155,11 @@ struct BackfillJson<'a> {
     worked: Option<Worked>,
 }
 
-/// Returns the number of a source's work items refused since it was set up.
-async fn refused(store: &Store, name: &str) -> anyhow::Result<u64> {
+/// Returns what was done for a source since it was set up, and what is left.
+async fn work_of(store: &Store, name: &str) -> anyhow::Result<SourceWork> {
     let work = store.source_work().await?;
-    let mine = work.iter().find(|work| work.source == name);
-    Ok(mine.map_or(0, |work| work.refused))
+    let mine = work.into_iter().find(|work| work.source == name);
+    Ok(mine.unwrap_or_default())
 }
 
 /// Returns why a source has no past that could be read, or `None` if it is an archive.

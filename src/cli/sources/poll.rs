@@ -277,7 +277,7 @@ pub(super) async fn scan(
     let mut lines = vec![format!("items scanned  {}", worked.items_scanned)];
     if worked.items_waiting > 0 {
         lines.push(format!(
-            "items waiting  {} (tried again later, or read by another process)",
+            "items waiting  {} (tried again later, or read by another process; `rescind sources status` says why)",
             worked.items_waiting
         ));
     }

@@ -15,7 +15,7 @@ use crate::config::Needs;
 use crate::daemon::configured_sources;
 use crate::server::api::sources::SourceView;
 use crate::source::{SourceStatus, statuses_of};
-use crate::store::StoreError;
+use crate::store::{FailedTry, StoreError};
 
 #[derive(Debug, Args)]
 #[command(after_help = "States:
@@ -27,6 +27,7 @@ use crate::store::StoreError;
            be read waits for a host that cannot be reached or asked for a pause: the error says why and until when
   removed  not in the configuration any more
 
+RETRYING counts those of the waiting items that could not be read so far; with NAME, the last reason is told.
 LAG is the time from an event to the end of its scan, for the items scanned last.
 
 Examples:
@@ -52,6 +53,7 @@ const HEADER: &[&str] = &[
     "ITEMS",
     "SCANNED",
     "WAITING",
+    "RETRYING",
     "DEAD",
     "GAPS",
     "LIMIT LEFT",
@@ -124,6 +126,7 @@ fn row(status: &SourceStatus) -> Vec<String> {
         polled.items.to_string(),
         work.done.scanned.to_string(),
         work.waiting.to_string(),
+        work.retrying.to_string(),
         work.dead.to_string(),
         polled.gaps.to_string(),
         quota(status),
@@ -168,6 +171,7 @@ fn lines(status: &SourceStatus) -> Vec<(&'static str, String)> {
         ("shed", work.shed),
         ("refused", work.refused),
         ("waiting", work.waiting),
+        ("retrying", work.retrying),
         ("dead letters", work.dead),
     ];
     lines.extend(counts.map(|(name, count)| (name, count.to_string())));
@@ -176,12 +180,21 @@ fn lines(status: &SourceStatus) -> Vec<(&'static str, String)> {
     lines.extend(polled.error.clone().map(|error| ("last error", error)));
     let unread = work.last_unread.as_ref();
     lines.extend(unread.map(|(what, at)| ("last unread", format!("{what} ({at:.0})"))));
+    let retry = work.last_retry.as_ref();
+    lines.extend(retry.map(|last| ("last retry", tried(last))));
     lines.extend(polled.unseen.clone().map(|unseen| ("unseen", unseen)));
     if work.dead > 0 {
         let name = &status.name;
         lines.push(("hint", format!("`rescind sources dead {name}` lists what was dead-lettered, `rescind sources requeue --all {name}` tries it again")));
     }
     lines
+}
+
+fn tried(last: &FailedTry) -> String {
+    match last.at {
+        Some(at) => format!("{} ({at:.0})", last.what),
+        None => format!("{} (tried again now)", last.what),
+    }
 }
 
 fn or_dash(text: &str) -> String {

@@ -1,12 +1,14 @@
 //! Body of a partner's report: read as rows and, where it is none, as a text; then answered.
 
 mod found;
+mod links;
 mod reading;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
+use memchr::memchr;
 use tokio::sync::mpsc;
 
 use super::{Answered, Feedback, Label, PartnerError, PartnerName};
@@ -52,11 +54,14 @@ pub struct PartnerReport {
     /// Size of what may hold keys that are no tokens of rows, in bytes.
     loose: usize,
     is_array: bool,
+    /// Whether NULs stood in the body, as in UTF-16. They are blanks now.
+    had_nuls: bool,
 }
 
 impl PartnerReport {
     pub(in crate::intake) fn of(mut body: Vec<u8>) -> Result<Self, PartnerError> {
         narrow(&mut body);
+        let had_nuls = memchr(0, &body).is_some();
         // An odd character in one row must not affect the others.
         let text = as_text(&mut body);
         let (Measured { rows, loose }, is_array) = match measure(text.as_bytes()) {
@@ -67,11 +72,13 @@ impl PartnerReport {
         if rows > MAX_ROWS {
             return Err(ReportError::TooManyRows.into());
         }
+        let loose = if had_nuls { body.len() } else { loose };
         Ok(Self {
             body,
             rows,
             loose,
             is_array,
+            had_nuls,
         })
     }
 
@@ -94,6 +101,9 @@ impl PartnerReport {
         let mut pass_on = |piece| drop(found.blocking_send(piece));
         let mut reading = Reading::new(redactor.engine(), self.rows, most, &mut pass_on);
         let body = as_text(&mut self.body);
+        if self.had_nuls {
+            reading.wide(body);
+        }
         if self.is_array {
             read_array(body.as_bytes(), &mut |row, json| reading.row(row, json))?;
         } else {

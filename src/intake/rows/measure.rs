@@ -46,17 +46,17 @@ pub(in crate::intake) fn measure(body: &[u8]) -> Result<Measured, ReportError> {
     Ok(measured)
 }
 
-/// Returns how much of a row may hold keys that are not its token, in bytes: nothing of one with a plain token, all of any
-/// other.
+/// Returns how much of a row may hold keys that are not its token, in bytes: of one with a plain token what no field of it
+/// is, all of any other.
 pub(in crate::intake) fn loose_in(json: &str) -> usize {
-    let fields: Fields<'_> = serde_json::from_str(json).unwrap_or_default();
+    let fields = Fields::of(json);
     let token = fields.token.map_or("", RawValue::get).as_bytes();
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
     match token {
         [b'"', token @ .., b'"']
             if (1..=MAX_PLAIN).contains(&token.len()) && token.iter().all(is_plain) =>
         {
-            0
+            fields.others
         }
         _ => json.len(),
     }
@@ -90,19 +90,19 @@ mod tests {
     #[test]
     fn what_may_hold_other_keys_is_told_from_plain_tokens() {
         let long = "k".repeat(MAX_PLAIN + 1);
-        for (row, is_loose) in [
-            (r#"{"token":"rsc_sk_0-1.2","url":"https://a/b c"}"#, false),
-            (r#"{"token":"","token":"k"}"#, false),
-            (r#"{"token":"A=k"}"#, true),
-            (r#"{"token":"\ud800"}"#, true),
-            (r#"{"token":"k","token":"\n"}"#, true),
-            (r#"{"token":""}"#, true),
-            (r#"{"token":["k"]}"#, true),
-            (r#"{"tokens":["k"]}"#, true),
-            (r#"["k"]"#, true),
-            (&format!(r#"{{"token":"{long}"}}"#), true),
+        for (row, expected) in [
+            (r#"{"token":"rsc_sk_0-1.2","url":"https://a/b c"}"#, 0),
+            (r#"{"token":"k","x":["k"],"type":"t","type":"tt"}"#, 9),
+            (r#"{"token":"","token":"k","token":7}"#, 3),
+            (r#"{"token":"A=k"}"#, 15),
+            (r#"{"token":"\ud800"}"#, 18),
+            (r#"{"token":"k","token":"\n"}"#, 26),
+            (r#"{"token":""}"#, 12),
+            (r#"{"token":["k"]}"#, 15),
+            (r#"{"tokens":["k"]}"#, 16),
+            (r#"["k"]"#, 5),
+            (&format!(r#"{{"token":"{long}"}}"#), 109),
         ] {
-            let expected = if is_loose { row.len() } else { 0 };
             assert_eq!(loose_in(row), expected, "{row}");
             let body = format!(r#"[{row},{{"token":"k"}},{row}]"#);
             let measured = measure(body.as_bytes()).unwrap();

@@ -89,16 +89,11 @@ fn remote(delivered: &Delivered<'_>) -> Result<Remote, Wrong> {
     let project = delivered.at("/project_id");
     let project = project.or_else(|| delivered.at("/project/id"));
     delivered.remote(
-        project.and_then(id).or_else(|| id_of_path(delivered)),
+        // Events of wikis used to lack it.
+        project.and_then(id),
         delivered.text("/project/path_with_namespace"),
         delivered
             .text("/project/git_http_url")
             .or_else(|| delivered.text("/repository/git_http_url")),
     )
-}
-
-/// Identifies a project by its path: events of wikis used to lack the project's number.
-fn id_of_path(delivered: &Delivered<'_>) -> Option<String> {
-    let path = delivered.text("/project/path_with_namespace")?;
-    Some(format!("path:{path}"))
 }

@@ -12,7 +12,7 @@ use reqwest::Url;
 use serde_json::Value;
 
 use crate::fetch::{RepositoryName, host_of};
-use crate::forge::{Forge, Remote, is_plain_id};
+use crate::forge::{Forge, Remote, id_or_name, is_plain_id};
 use crate::respond::URL_MAX;
 use crate::scan::Redactor;
 
@@ -39,7 +39,8 @@ impl ClonePlaces {
         self.hosts.extend(forge.public_urls());
     }
 
-    /// Returns the repository `name`, whose clone URL is `told` according to the payload.
+    /// Returns the repository `name`, whose clone URL is `told` according to the payload. Without an `id` that can be
+    /// used, its name identifies it.
     ///
     /// # Errors
     /// Returns a description of what is wrong with the name or the URL. It quotes no more of the URL than
@@ -54,7 +55,7 @@ impl ClonePlaces {
         let name = name.ok_or("its repository has no name")?;
         let name =
             RepositoryName::parse(name).map_err(|_| "its repository's name is not OWNER/NAME")?;
-        let repository_id = id.ok_or("its repository has no usable id")?;
+        let repository_id = id_or_name(id, &name);
         if let Some(base) = &self.base {
             return Ok(Remote {
                 host: host_of(base),

@@ -12,6 +12,9 @@ use crate::store::{Owner, OwnerType, micros};
 /// Maximum length of the identifier of an owner or a format, in characters.
 const MAX_ID: usize = 255;
 
+/// Expiries of keys that never expire. The second one is PostgreSQL's.
+const NEVER: [&str; 2] = ["never", "infinity"];
+
 /// Maximum length of a description, in characters.
 const MAX_DESCRIPTION: usize = 1000;
 
@@ -67,7 +70,7 @@ pub(super) fn read_row(
     if created_at.is_some_and(is_far) {
         return Err(wrong(line, Some("created_at"), NO_TIME));
     }
-    let expires_at = expires_at.as_deref().filter(|end| *end != "never");
+    let expires_at = expires_at.as_deref().filter(|end| !NEVER.contains(end));
     let expires_at = time(line, "expires_at", expires_at)?.and_then(given::end_at);
     if let (Some(begin), Some(end)) = (created_at, expires_at)
         && end <= begin

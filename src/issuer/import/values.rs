@@ -1,14 +1,20 @@
 //! Values of the rows of a CSV or JSON Lines file.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::BufRead;
 
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, Deserializer, Visitor};
+use serde_json::value::RawValue;
 
 use super::lines::Lines;
 use super::{COLUMNS, RowError, RowFormat, wrong};
 
 /// Number of required columns, which are the first ones of [`COLUMNS`].
 const REQUIRED: usize = 3;
+
+/// Column that is only shown.
+const DESCRIPTION: &str = COLUMNS[3];
 
 /// Iterator over the rows of a file, yielding the line and the values of each.
 pub(super) struct Rows<R> {
@@ -128,13 +134,13 @@ fn csv_values(line: u64, fields: &[&str], columns: &[usize]) -> Result<Values, R
 }
 
 fn json_values(line: u64, text: &str) -> Result<Values, RowError> {
-    let mut fields: Map<String, Value> =
-        serde_json::from_str(text).map_err(|_| wrong(line, None, "is not a JSON object"))?;
+    let mut fields: BTreeMap<String, &RawValue> =
+        serde_json::from_str(text).map_err(|error| wrong(line, None, no_object(&error)))?;
     let mut values = Values::default();
     for (value, name) in values.iter_mut().zip(COLUMNS) {
-        *value = match fields.remove(name) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => value_of(&text),
+        *value = match fields.remove(name).map(RawValue::get) {
+            None | Some("null") => None,
+            Some(text) if text.starts_with('"') => json_text(line, name, text)?,
             Some(_) => return Err(wrong(line, Some(name), "has to be a string or null")),
         };
     }
@@ -143,5 +149,57 @@ fn json_values(line: u64, text: &str) -> Result<Values, RowError> {
     } else {
         let problem = format!("has a field that is none of {}", COLUMNS.join(", "));
         Err(wrong(line, None, problem))
+    }
+}
+
+/// Returns what is wrong with a line that holds no JSON object. The words of syntax errors have nothing of the line in
+/// them.
+fn no_object(error: &serde_json::Error) -> String {
+    if error.is_data() {
+        return "is not a JSON object".to_owned();
+    }
+    let words = error.to_string();
+    let words = words.split(" at line ").next().unwrap_or_default();
+    format!("is not JSON: {words}")
+}
+
+/// Reads a string. An escape that stands for no character does no harm in a description, which is only shown: a key that
+/// was not imported would not be revoked when it leaks.
+fn json_text(line: u64, name: &'static str, text: &str) -> Result<Option<String>, RowError> {
+    if let Ok(text) = serde_json::from_str::<String>(text) {
+        return Ok(value_of(&text));
+    }
+    match serde_json::from_str(text) {
+        Ok(Mended(text)) if name == DESCRIPTION => Ok(value_of(&text)),
+        _ => Err(wrong(
+            line,
+            Some(name),
+            "has an escape that stands for no character, half of a surrogate pair such as \\ud800",
+        )),
+    }
+}
+
+/// Text in which each half of a surrogate pair that stands alone became the replacement character.
+struct Mended(String);
+
+impl<'de> Deserialize<'de> for Mended {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // As bytes, `serde_json` reads such a half as if it were a character, of three bytes that UTF-8 does not have.
+        deserializer.deserialize_bytes(MendedVisitor)
+    }
+}
+
+struct MendedVisitor;
+
+impl Visitor<'_> for MendedVisitor {
+    type Value = Mended;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Mended, E> {
+        let text = String::from_utf8_lossy(bytes);
+        Ok(Mended(text.replace("\u{fffd}\u{fffd}\u{fffd}", "\u{fffd}")))
     }
 }

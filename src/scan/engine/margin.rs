@@ -152,18 +152,14 @@ pub(super) fn may_begin(text: &[u8], at: usize) -> bool {
 pub(super) fn may_end(text: &[u8], at: usize) -> bool {
     match &text[..at] {
         [.., b'\\', b'n' | b'r' | b't'] => true,
-        [.., byte] => is_between(*byte),
-        [] => false,
+        before => before.last().is_some_and(|byte| is_between(*byte)),
     }
 }
 
 /// Returns whether something before the line break at `at` belongs to a wide margin.
 fn follows_other(text: &[u8], at: usize) -> bool {
-    match text[..at] {
-        [.., b'\r'] => false,
-        [.., byte] => is_between(byte) && !is_mark(byte),
-        [] => false,
-    }
+    let before = text[..at].last();
+    before.is_some_and(|byte| *byte != b'\r' && is_between(*byte) && !is_mark(*byte))
 }
 
 /// Returns the place of the line break at the end of `text`.

@@ -269,7 +269,7 @@ impl From<PartnerError> for ApiError {
             PartnerError::Report(ReportError::TooManyRows) => {
                 Self::new(ErrorCode::PayloadTooLarge, message)
             }
-            PartnerError::Store(error) => error.into(),
+            PartnerError::Store(error) => Self::from(error).of_report(),
             PartnerError::Died => Self::internal(),
         }
     }

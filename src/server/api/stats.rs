@@ -131,6 +131,8 @@ pub(super) struct WorkView {
     )]
     #[schema(nullable = false)]
     oldest_waiting_at: Option<Timestamp>,
+    /// Those of the waiting items that were tried and could not be read so far.
+    retrying: u64,
     /// Items that were dead-lettered after their last attempt.
     dead_letters: u64,
     /// Items that were scanned completely.
@@ -265,6 +267,7 @@ impl WorkView {
         Self {
             waiting: sum(|one| one.work.waiting),
             oldest_waiting_at: oldest.min(),
+            retrying: sum(|one| one.work.retrying),
             dead_letters: sum(|one| one.work.dead),
             scanned: sum(|one| one.work.done.scanned),
             truncated: sum(|one| one.work.done.truncated),

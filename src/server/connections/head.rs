@@ -82,16 +82,22 @@ pub(in crate::server) fn shrink<'c>(
     *all = headers;
 }
 
-/// Copies the URI of a request out of the buffer that it arrived in, before any part of it is kept, and drops slashes at
-/// the end of its path: forges are often told an address with one.
+/// Copies the URI of a request out of the buffer that it arrived in, before any part of it is kept, and drops the empty
+/// segments of its path: forges and clients are often told an address with a slash at its end, and append a path to it
+/// or not. A redirect would lose the bodies of their requests.
 pub(in crate::server) fn detach(address: &mut Uri) {
     let text = address.to_string();
-    let (path, query) = text.split_at(text.find('?').unwrap_or(text.len()));
-    let path = match address.path().trim_end_matches('/') {
-        "" => path,
-        _ => path.trim_end_matches('/'),
+    let (before, query) = text.split_at(text.find('?').unwrap_or(text.len()));
+    let path = address.path();
+    let server = before.strip_suffix(path).unwrap_or_default();
+    let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    // `*` has no segments, nor has the server of a CONNECT.
+    let path = if path.starts_with('/') {
+        format!("/{}", segments.join("/"))
+    } else {
+        path.to_owned()
     };
-    if let Ok(copy) = Uri::try_from([path, query].concat()) {
+    if let Ok(copy) = Uri::try_from([server, &path, query].concat()) {
         *address = copy;
     }
 }
@@ -176,13 +182,19 @@ mod tests {
     }
 
     #[test]
-    fn slashes_at_the_end_of_a_path_make_no_difference() {
+    fn empty_segments_of_a_path_make_no_difference() {
         for (sent, kept) in [
             ("/webhooks/github/", "/webhooks/github"),
             ("/webhooks/github//?a=b/", "/webhooks/github?a=b/"),
             ("http://localhost/readyz/", "http://localhost/readyz"),
+            ("//webhooks/github", "/webhooks/github"),
+            ("//webhooks///github/?a=//b", "/webhooks/github?a=//b"),
+            ("http://localhost//readyz", "http://localhost/readyz"),
+            ("http://localhost//", "http://localhost/"),
+            ("/a%2F%2Fb/./../c", "/a%2F%2Fb/./../c"),
+            ("localhost:443", "localhost:443"),
             ("/", "/"),
-            ("//", "//"),
+            ("//", "/"),
             ("/?a=/", "/?a=/"),
             ("*", "*"),
         ] {

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::scalar::{id, text_or_nothing};
 use crate::fetch::RepositoryName;
-use crate::forge::Remote;
+use crate::forge::{Remote, id_or_name};
 
 /// Fields that all events share.
 #[derive(Deserialize)]
@@ -70,11 +70,12 @@ impl Envelope<'_> {
             Some(owner) if !repository.name.contains('/') => format!("{owner}/{}", repository.name),
             _ => repository.name,
         };
+        let name =
+            RepositoryName::parse(&name).map_err(|_| "its repository's name is not OWNER/NAME")?;
         Ok(Remote {
             host: host.to_owned(),
-            repository_id: repository.id.ok_or("its repository has no id")?,
-            repository: RepositoryName::parse(&name)
-                .map_err(|_| "its repository's name is not OWNER/NAME")?,
+            repository_id: id_or_name(repository.id, &name),
+            repository: name,
             clone_url: None,
         })
     }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::envelope::Envelope;
 use crate::fetch::RepositoryName;
-use crate::forge::{Announcement, Push, Remote, is_reference, no_commit, object_id};
+use crate::forge::{Announcement, Push, Remote, id_or_name, is_reference, no_commit, object_id};
 use shapes::{CreatePayload, ForkPayload, Forkee, PushPayload, WikiPayload};
 
 /// Contents to fetch.
@@ -124,22 +124,20 @@ fn forked(envelope: &Envelope<'_>, host: &str) -> Result<Option<Announcement>, &
         return Ok(None);
     };
     let Forkee {
-        id: Some(repository_id),
+        id,
         full_name,
         name,
         owner,
-    } = payload.forkee
-    else {
-        return Ok(None);
-    };
+    } = payload.forkee;
     let full_name = full_name.or_else(|| Some(format!("{}/{}", owner?.login, name?)));
     let full_name = full_name.ok_or("its forkee has no name")?;
+    let repository =
+        RepositoryName::parse(&full_name).map_err(|_| "its forkee's name is not OWNER/NAME")?;
     Ok(Some(Announcement {
         remote: Remote {
             host: host.to_owned(),
-            repository_id,
-            repository: RepositoryName::parse(&full_name)
-                .map_err(|_| "its forkee's name is not OWNER/NAME")?,
+            repository_id: id_or_name(id, &repository),
+            repository,
             clone_url: None,
         },
         reference: None,
@@ -265,6 +263,14 @@ mod tests {
             panic!("no push");
         };
         assert_eq!(push.remote.repository.to_string(), "octocat/Hello-World");
+        // Nor is any other lost that lacks its number.
+        let mut unnumbered = modern();
+        unnumbered["payload"]["repository_id"].take();
+        unnumbered["repo"]["id"].take();
+        let [News::Push(push)] = &read(&unnumbered).news[..] else {
+            panic!("no push");
+        };
+        assert_eq!(push.remote.repository_id, "path:octocat/Hello-World");
         nameless["payload"]["repo"] = json!("../x");
         assert!(read(&nameless).malformed);
     }
@@ -337,7 +343,6 @@ mod tests {
             ("PushEvent", "/payload/ref", json!("refs/heads/\u{0}")),
             ("PushEvent", "/repo", json!(null)),
             ("PushEvent", "/repo", json!([])),
-            ("PushEvent", "/repo/id", json!([])),
             ("PushEvent", "/repo/name", json!("../../etc")),
             ("PushEvent", "/type", json!(null)),
             ("CreateEvent", "/payload", json!({"ref_type": "branch"})),

@@ -40,10 +40,11 @@ pub(super) fn lock(database: &Path) -> Result<Option<File>, BackupError> {
     Ok(Some(file))
 }
 
-/// Gives a database a second name that is free, under which it is kept. With files beside it, it is moved there with
+/// Gives a database a second name that is free, under which it is kept. Returns the new paths of the files that there
+/// were, that of the database first if it was one of them. With files beside it, it is moved there with
 /// them, the database first: without the others it would lack what was written last, and they would be taken for a part
 /// of the one that comes in its place.
-pub(super) fn keep_aside(database: &Path) -> io::Result<Option<PathBuf>> {
+pub(super) fn keep_aside(database: &Path) -> io::Result<Vec<PathBuf>> {
     let is_free = |path: &Path| fs::symlink_metadata(path).is_err();
     let are_free = |path: &Path| ALL_BESIDE.iter().all(|end| is_free(&beside(path, end)));
     let mut names = (1..1000).map(|number| beside(database, &format!(".replaced-{number}")));
@@ -54,18 +55,18 @@ pub(super) fn keep_aside(database: &Path) -> io::Result<Option<PathBuf>> {
     let is_file = fs::symlink_metadata(database).is_ok_and(|file| file.is_file());
     if is_file && are_free(database) && fs::hard_link(database, &aside).is_ok() {
         sync_folder(database)?;
-        return Ok(Some(aside));
+        return Ok(vec![aside]);
     }
-    let mut is_any = false;
+    let mut kept = Vec::new();
     for end in [""].iter().chain(&ALL_BESIDE) {
-        let file = beside(database, end);
+        let (file, aside) = (beside(database, end), beside(&aside, end));
         if !is_free(&file) {
-            fs::rename(&file, beside(&aside, end))?;
-            is_any = true;
+            fs::rename(&file, &aside)?;
+            kept.push(aside);
         }
     }
     sync_folder(database)?;
-    Ok(is_any.then_some(aside))
+    Ok(kept)
 }
 
 /// Returns the files beside `file` that SQLite would take for a part of a database there.

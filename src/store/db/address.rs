@@ -79,6 +79,11 @@ pub(super) fn parse(url: &str) -> Result<(PgConnectOptions, String), StoreError>
     if let Some(address) = address {
         options = options.host(address);
     }
+    if options.get_database().is_none() {
+        // As the C library does, and the server.
+        let user = options.get_username().to_owned();
+        options = options.database(&user);
+    }
     let name = name(&options);
     Ok((options, name))
 }
@@ -185,6 +190,25 @@ mod tests {
                 Some("h.example"),
                 None,
                 "postgres://u@h.example:5432/d",
+            ),
+            // The database of the user's name.
+            (
+                "postgres://u:p@h.example",
+                Some("h.example"),
+                None,
+                "postgres://u@h.example:5432/u",
+            ),
+            (
+                "postgres://u@h.example/?sslmode=require",
+                Some("h.example"),
+                None,
+                "postgres://u@h.example:5432/u",
+            ),
+            (
+                "postgres:///?host=/tmp/pg&user=u",
+                None,
+                folder,
+                "postgres://u@/u?host=/tmp/pg&port=5432",
             ),
             (
                 "postgres:///d?host=/tmp/pg&port=5433&user=u",

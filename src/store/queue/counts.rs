@@ -72,6 +72,11 @@ pub struct SourceWork {
     pub failed: u64,
     /// Reason why the last of them failed, if no item has been scanned to its end since.
     pub last_failure: Option<String>,
+    /// Number of waiting items that were tried and could not be read so far: a try failed, or their server said that there
+    /// is nothing to read. They are tried again.
+    pub retrying: u64,
+    /// Last of those tries.
+    pub last_retry: Option<FailedTry>,
     /// Host that items are waiting for, if one is left alone as a whole.
     pub waits_for: Option<HostWait>,
 }
@@ -79,8 +84,20 @@ pub struct SourceWork {
 /// Prefix of the reason for which an item waits whose last try failed, or whose repository is left alone.
 pub const TRIED_AGAIN: &str = "tried again: ";
 
+/// Prefix of the reason for which an item waits of which its server said that there is nothing to read.
+pub(in crate::store) const NOTHING_TO_READ: &str = "nothing to read: ";
+
 /// Prefix of the reason for which an item is postponed whose host is left alone as a whole.
 pub const HOST_LEFT_ALONE: &str = "its host is left alone: ";
+
+/// A try of an item that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedTry {
+    /// Name of the item and the reason, in words that are safe to be shown.
+    pub what: String,
+    /// Time at which it failed. `None` while the next try is in flight.
+    pub at: Option<Timestamp>,
+}
 
 /// A host that is left alone while items of it wait.
 #[derive(Debug, Clone, PartialEq, Eq)]

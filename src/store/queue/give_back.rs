@@ -9,7 +9,7 @@ use super::super::db::order::Locks;
 use super::super::db::retry::retried;
 use super::super::db::sql::{ROWS_MAX, args, one, runs, statements};
 use super::super::{Read as _, Store, StoreError};
-use super::counts::TRIED_AGAIN;
+use super::counts::{NOTHING_TO_READ, TRIED_AGAIN};
 use super::item::{Lane, Retry};
 use super::micros;
 use super::rests::Branch;
@@ -136,7 +136,12 @@ impl Store {
         for run in runs(items.len(), ROWS_MAX) {
             let rows = &items[run];
             let values = rows.iter().flat_map(|later| {
-                let why: String = later.why.chars().take(ERROR_MAX).collect();
+                let kind = if later.is_denial { NOTHING_TO_READ } else { "" };
+                let why: String = kind
+                    .chars()
+                    .chain(later.why.chars())
+                    .take(ERROR_MAX)
+                    .collect();
                 args![
                     later.id,
                     worker,

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 
 use super::super::db::order::Locks;
 use super::super::db::sql::{Row, args, one, statements};
-use super::super::queue::counts::{HOST_LEFT_ALONE, HostWait, SourceWork, TRIED_AGAIN, WorkDone};
+use super::super::queue::counts::{
+    FailedTry, HOST_LEFT_ALONE, HostWait, NOTHING_TO_READ, SourceWork, TRIED_AGAIN, WorkDone,
+};
 use super::super::queue::micros;
 use super::super::{Read, Store, StoreError, Tx};
 
@@ -56,13 +58,21 @@ statements! {
             MIN(CASE WHEN denials = 0 THEN created_at END) AS oldest, NULL AS died_at,
             COUNT(CASE WHEN last_error LIKE $1 THEN 1 END) AS failed,
             MAX(CASE WHEN last_error LIKE $1 AND leased_by IS NULL THEN ready_at - COALESCE(wait, 0)
-                WHEN last_error LIKE $1 THEN ready_at - COALESCE(wait, 0) - $2 END) AS failed_at
+                WHEN last_error LIKE $1 THEN ready_at - COALESCE(wait, 0) - $2 END) AS failed_at,
+            COUNT(CASE WHEN denials > 0 OR last_error LIKE $1 OR last_error LIKE $3 THEN 1 END) AS retrying
         FROM work_items WHERE state = 'waiting' GROUP BY source
-        UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at), 0, NULL FROM work_items
+        UNION ALL SELECT source, 0, COUNT(*), NULL, MAX(finished_at), 0, NULL, 0 FROM work_items
         WHERE state = 'dead' AND state <> 'waiting' GROUP BY source";
     LAST_FAILURE = "SELECT last_error FROM work_items
         WHERE state = 'waiting' AND source = $1 AND last_error LIKE $2
         ORDER BY ready_at - COALESCE(wait, 0) DESC LIMIT 1";
+    /// The time is known of an item that waits for its backoff, not of one that is in flight, or that was named again and
+    /// waits no longer.
+    LAST_RETRY = "SELECT repository, ref_name, last_error,
+            CASE WHEN leased_by IS NULL AND ready_at > wait THEN ready_at - wait END AS failed_at
+        FROM work_items
+        WHERE state = 'waiting' AND source = $1 AND (last_error LIKE $2 OR last_error LIKE $3)
+        ORDER BY CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END, ready_at - COALESCE(wait, 0) DESC LIMIT 1";
     KNOWN = "SELECT name FROM sources WHERE name = $1
         UNION ALL SELECT source FROM source_work WHERE source = $1";
     ANY_WAITING = "SELECT source FROM work_items WHERE state = 'waiting' AND source = $1 LIMIT 1";
@@ -105,6 +115,8 @@ fn work(row: &Row<'_>) -> Result<SourceWork, StoreError> {
         last_death: None,
         failed: 0,
         last_failure: None,
+        retrying: 0,
+        last_retry: None,
         waits_for: None,
     })
 }
@@ -118,6 +130,7 @@ struct Left {
     died_at: Option<Timestamp>,
     failed: u64,
     failed_at: Option<Timestamp>,
+    retrying: u64,
 }
 
 fn left_of_source(row: &Row<'_>) -> Result<Left, StoreError> {
@@ -129,6 +142,7 @@ fn left_of_source(row: &Row<'_>) -> Result<Left, StoreError> {
         died_at: row.optional_time("died_at")?,
         failed: row.count("failed")?,
         failed_at: row.optional_time("failed_at")?,
+        retrying: row.count("retrying")?,
     })
 }
 
@@ -140,7 +154,11 @@ impl Store {
     pub async fn source_work(&self) -> Result<Vec<SourceWork>, StoreError> {
         let mut read = self;
         let done = read.fetch(LIST, args![], work).await?;
-        let left = args![format!("{TRIED_AGAIN}%"), micros(FAILED_BEFORE)];
+        let left = args![
+            format!("{TRIED_AGAIN}%"),
+            micros(FAILED_BEFORE),
+            format!("{NOTHING_TO_READ}%")
+        ];
         let left = read.fetch(LEFT, left, left_of_source).await?;
         let done = done.into_iter().map(|work| (work.source.clone(), work));
         let mut by_name: BTreeMap<String, SourceWork> = done.collect();
@@ -154,6 +172,10 @@ impl Store {
             work.failed += left.failed;
             if left.waiting > 0 {
                 work.waits_for = read.waits_for(&source).await?;
+            }
+            work.retrying += left.retrying;
+            if left.retrying > 0 {
+                work.last_retry = read.last_retry(&source).await?;
             }
             if left.failed_at > work.scanned_at {
                 work.last_failure = read.last_failure(&source).await?;
@@ -192,6 +214,30 @@ impl Store {
         let args = args![source, format!("{TRIED_AGAIN}%")];
         let why = read.fetch_first(LAST_FAILURE, args, one::text).await?;
         Ok(why.map(|why| why.strip_prefix(TRIED_AGAIN).unwrap_or(&why).to_owned()))
+    }
+
+    /// Returns the last try that failed of an item that waits.
+    async fn last_retry(&self, source: &str) -> Result<Option<FailedTry>, StoreError> {
+        let mut read = self;
+        let args = args![
+            source,
+            format!("{TRIED_AGAIN}%"),
+            format!("{NOTHING_TO_READ}%")
+        ];
+        let last = read.fetch_first(LAST_RETRY, args, |row| {
+            let (repository, ref_name): (String, String) =
+                (row.get("repository")?, row.get("ref_name")?);
+            let why: String = row.get("last_error")?;
+            let why = why.strip_prefix(TRIED_AGAIN).unwrap_or(&why);
+            let why = why.strip_prefix(NOTHING_TO_READ).unwrap_or(why);
+            let what = [&*repository, &*ref_name, why].into_iter();
+            let what: Vec<&str> = what.filter(|part| !part.is_empty()).collect();
+            Ok(FailedTry {
+                what: what.join(", "),
+                at: row.optional_time("failed_at")?,
+            })
+        });
+        last.await
     }
 
     /// Returns the host that items of the source are waiting for.

@@ -1,6 +1,6 @@
 //! Scan of the whole history of a repository.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,9 @@ use super::objects::{self, Contents, Entry, READ_MAX, broken};
 use super::seen::Seen;
 use super::trail::{Place, Trail};
 use super::wanted::{WANTED_MAX, Wanted};
-use super::{Counters, Engine, Event, HistoryError, Outlet, Stop, references, shallow, wanted};
+use super::{
+    Counters, Engine, Event, HistoryError, Outlet, Stop, damaged, references, shallow, wanted,
+};
 use crate::scan::{Candidate, Finding, GitKind, GitObject, LostObject, Part, Scanner};
 
 /// Maximum number of candidates in names that are remembered. Beyond it all are forgotten, and may be reported again.
@@ -47,6 +49,8 @@ pub fn scan_history(
         trail: Trail::default(),
         lost: Lost::default(),
         names: Names::default(),
+        begun: 0,
+        is_within: false,
         odd: Odd {
             seen: Seen::new(ODD_MAX),
             wanted: Vec::new(),
@@ -65,6 +69,10 @@ struct History<'a> {
     trail: Trail,
     lost: Lost,
     names: Names,
+    /// Number of objects of the list that were read, or begun to be.
+    begun: usize,
+    /// `true` while one of them is read.
+    is_within: bool,
     odd: Odd,
 }
 
@@ -122,19 +130,83 @@ impl History<'_> {
         for parent in cut.into_values().flatten() {
             self.lost.add_commit(parent);
         }
-        let mut contents = Contents::of_history(repository)?;
-        while let Some(entry) = contents.next()? {
-            self.look_at(&mut contents, entry)?;
-        }
-        let passed_over = contents.finish();
+        let passed_over = self.read(repository)?;
+        let is_damaged = match &passed_over {
+            Ok(complaints) => complaints.iter().any(|line| damaged::is_damage(line)),
+            Err(_) => true,
+        };
+        let is_whole = !is_damaged || self.read_on(repository, passed_over.as_ref().err())?;
         self.scan_odd()?;
         // Missing objects are named whether or not git completed.
         self.lost.report(repository, self.outlet)?;
         let complaints = references::scan(repository, &self.scanner, self.outlet)?;
-        for complaint in passed_over?.into_iter().chain(complaints) {
+        let passed_over = match passed_over {
+            Err(error) if is_whole => vec![error.to_string()],
+            told => told?,
+        };
+        let complaints: BTreeSet<String> = passed_over.into_iter().chain(complaints).collect();
+        for complaint in complaints {
             self.outlet.unread(path, complaint)?;
         }
         Ok(())
+    }
+
+    /// Reads the objects of the history. Returns what git left out, or the error with which it ended before it came to
+    /// their end.
+    fn read(&mut self, repository: &Repository) -> Result<Result<Vec<String>, HistoryError>, Stop> {
+        let mut contents = Contents::of_history(repository)?;
+        loop {
+            let read = match contents.next() {
+                Ok(None) => return Ok(contents.finish()),
+                Ok(Some(entry)) => {
+                    (self.begun, self.is_within) = (self.begun + 1, true);
+                    self.look_at(&mut contents, entry)
+                }
+                Err(error) => Err(error.into()),
+            };
+            match read {
+                Ok(()) => self.is_within = false,
+                Err(Stop::Failed(error)) if error.is_of_git() => {
+                    return Ok(Err(contents.why_it_ended(error)));
+                }
+                Err(stop) => return Err(stop),
+            }
+        }
+    }
+
+    /// Reads what git did not come to because it failed, with `error` unless it got to its end all the same. Returns
+    /// `false` if there is too much in the repository for that.
+    fn read_on(
+        &mut self,
+        repository: &Repository,
+        error: Option<&HistoryError>,
+    ) -> Result<bool, Stop> {
+        let Some(listed) = damaged::listed(repository)? else {
+            return Ok(false);
+        };
+        let (begun, left) = listed.split_at(self.begun.min(listed.len()));
+        if let (true, Some(id), Some(error)) = (self.is_within, begun.last(), error) {
+            let why = error.to_string();
+            self.lost.add_damaged(id.clone(), why, self.outlet)?;
+        }
+        self.read_named(repository, left)?;
+        let listed: HashSet<String> = listed.into_iter().collect();
+        let Some(others) = damaged::others(repository, &listed)? else {
+            return Ok(false);
+        };
+        self.trail.end();
+        self.read_named(repository, &others)?;
+        Ok(true)
+    }
+
+    fn read_named(&mut self, repository: &Repository, names: &[String]) -> Result<(), Stop> {
+        damaged::read_each(repository, names, |number, read| match read {
+            Ok((contents, entry)) => self.look_at(contents, entry),
+            Err(why) => {
+                let id = names[number].clone();
+                Ok(self.lost.add_damaged(id, why, self.outlet)?)
+            }
+        })
     }
 
     fn look_at(&mut self, contents: &mut Contents, entry: Entry) -> Result<(), Stop> {

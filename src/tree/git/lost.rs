@@ -1,4 +1,4 @@
-//! Identification of objects that a repository should have but lacks.
+//! Identification of objects that a repository should have but lacks, or that are damaged.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry as MapEntry};
@@ -26,6 +26,8 @@ const PATHS_MAX: usize = 4 << 20;
 pub(super) struct Lost {
     ids: BTreeSet<String>,
     known: BTreeMap<String, (&'static str, Option<PathBuf>)>,
+    /// Reasons of those that are there and cannot be read.
+    damaged: BTreeMap<String, String>,
     /// Size of the paths, in bytes.
     paths: usize,
 }
@@ -43,6 +45,19 @@ impl Lost {
         }
         let kind = "object";
         outlet.lost(LostObject { kind, id }, None, LACKS)
+    }
+
+    /// Records an object that git cannot read, for this reason.
+    pub(super) fn add_damaged(
+        &mut self,
+        id: String,
+        why: String,
+        outlet: Outlet<'_>,
+    ) -> Result<(), Closed> {
+        if self.ids.len() < EXPLAINED_MAX {
+            self.damaged.insert(id.clone(), why);
+        }
+        self.add(id, outlet)
     }
 
     /// Records a missing commit.
@@ -63,7 +78,9 @@ impl Lost {
         }
         for id in self.ids {
             let (kind, path) = self.known.remove(&id).unwrap_or(("object", None));
-            outlet.lost(LostObject { kind, id }, path, LACKS)?;
+            let why = self.damaged.remove(&id);
+            let why = why.unwrap_or_else(|| LACKS.to_owned());
+            outlet.lost(LostObject { kind, id }, path, why)?;
         }
         Ok(())
     }

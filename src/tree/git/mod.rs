@@ -15,6 +15,7 @@ mod additions;
 mod budget;
 mod command;
 mod compare;
+mod damaged;
 mod folder;
 mod history;
 mod lender;

@@ -159,6 +159,24 @@ impl Contents {
         Ok(())
     }
 
+    /// Returns why git ended before all objects were read, as far as it says so, or else `error`.
+    pub(super) fn why_it_ended(self, error: HistoryError) -> HistoryError {
+        let Self {
+            output,
+            mut processes,
+            ..
+        } = self;
+        drop(output);
+        // The last one is the one that reads.
+        match processes.pop().map(|mut process| process.end()) {
+            Some(Ok((status, complaints))) if !status.success() => HistoryError::Failed {
+                what: READ,
+                complaint: super::running::complaint(&complaints),
+            },
+            _ => error,
+        }
+    }
+
     /// Waits for all processes. Success means that all objects were listed, except for those that git reports to
     /// have skipped, which are returned.
     pub(super) fn finish(self) -> Result<Vec<String>, HistoryError> {
@@ -291,7 +309,7 @@ fn read_head(output: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option
 }
 
 /// Starts listing every object reachable from a reference. Returns what is not listed as well.
-fn list_objects(
+pub(super) fn list_objects(
     repository: &Repository,
     more: &[&str],
 ) -> Result<(Running, Option<String>), HistoryError> {

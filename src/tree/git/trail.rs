@@ -23,6 +23,8 @@ pub(super) struct Trail {
     is_lost: bool,
     /// Set once there was a second commit.
     is_second: bool,
+    /// Set once objects come in another order.
+    is_over: bool,
 }
 
 /// Folder that was read, and how far its entries have come.
@@ -46,6 +48,9 @@ pub(super) struct Place {
 impl Trail {
     /// Starts with the objects of a commit, whose top folder has this hash.
     pub(super) fn begin(&mut self, commit: &str, top: Vec<u8>) {
+        if self.is_over {
+            return;
+        }
         self.is_second = self.commit.is_some();
         self.commit = Some(commit.to_owned());
         self.top = Some(top);
@@ -94,6 +99,12 @@ impl Trail {
         self.is_lost = true;
         self.levels.clear();
         self.held = 0;
+    }
+
+    /// Says that what follows comes in no order that tells its places.
+    pub(super) fn end(&mut self) {
+        self.lose();
+        (self.commit, self.top, self.is_over) = (None, None, true);
     }
 
     fn at(&self, path: Option<Vec<u8>>) -> Place {
@@ -152,5 +163,10 @@ mod tests {
         trail.enter(Some(b""), b"40000 far\0F".to_vec());
         trail.lose();
         assert_eq!(trail.place(b"F"), place(None, Some("c2")));
+        trail.end();
+        trail.begin("c3", vec![b'V']);
+        assert_eq!(trail.place(b"V"), place(None, None));
+        trail.enter(None, b"100644 x\0x".to_vec());
+        assert_eq!(trail.place(b"x"), place(None, None));
     }
 }

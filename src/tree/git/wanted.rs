@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::command::Repository;
 use super::lost::LACKS;
 use super::objects::{Contents, Entry, broken};
-use super::{Outlet, Stop};
+use super::{Outlet, Stop, damaged};
 use crate::scan::{Engine, Finding, GitObject, LostObject, Part, Scanner};
 
 /// Size of what is known of objects, in bytes, beyond which these are scanned before there are more.
@@ -39,19 +39,25 @@ pub(super) fn scan(
     engine: &Engine,
     outlet: Outlet<'_>,
 ) -> Result<(), Stop> {
-    let names = wanted.iter().map(|wanted| wanted.id.clone()).collect();
-    let mut contents = Contents::of_names(repository, names)?;
+    let names: Vec<String> = wanted.iter().map(|wanted| wanted.id.clone()).collect();
     let mut scanner = Scanner::new(engine);
-    // Git answers in the order of the requests.
-    for wanted in wanted {
-        let Some(entry) = contents.next()? else {
-            break;
-        };
-        scan_one(&mut contents, &entry, wanted, &mut scanner, outlet)?;
-    }
-    // Complaints of git were reported with their objects.
-    contents.finish()?;
-    Ok(())
+    damaged::read_each(repository, &names, |number, read| {
+        let wanted = &wanted[number];
+        match read {
+            Ok((contents, entry)) => scan_one(contents, &entry, wanted, &mut scanner, outlet),
+            Err(why) => lost(wanted, why, outlet),
+        }
+    })
+}
+
+fn lost(wanted: &Wanted, why: impl Into<String>, outlet: Outlet<'_>) -> Result<(), Stop> {
+    let kind = match wanted.path {
+        Some(_) => "blob",
+        None => "commit",
+    };
+    let id = wanted.id.clone();
+    let object = LostObject { kind, id };
+    Ok(outlet.lost(object, wanted.path.clone(), why)?)
 }
 
 fn scan_one(
@@ -62,16 +68,7 @@ fn scan_one(
     outlet: Outlet<'_>,
 ) -> Result<(), Stop> {
     let Some(kind) = entry.kind else {
-        let kind = if wanted.path.is_some() {
-            "blob"
-        } else {
-            "commit"
-        };
-        let object = LostObject {
-            kind,
-            id: wanted.id.clone(),
-        };
-        return Ok(outlet.lost(object, wanted.path.clone(), LACKS)?);
+        return lost(wanted, LACKS, outlet);
     };
     let object = GitObject {
         kind,

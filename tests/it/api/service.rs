@@ -127,9 +127,9 @@ async fn unknown_routes_and_methods_are_answered_in_json() {
     }
 }
 
-/// The forms of forges are often filled in with one.
+/// The forms of forges are often filled in with one, as are the base addresses of clients.
 #[tokio::test]
-async fn a_slash_at_the_end_of_a_path_makes_no_difference() {
+async fn slashes_too_many_in_a_path_make_no_difference() {
     let server = TestServer::start().await;
     let client = server.anonymous();
     assert_eq!(client.get("/readyz/").await.status, 200);
@@ -138,6 +138,17 @@ async fn a_slash_at_the_end_of_a_path_makes_no_difference() {
     let body = json!({"api_key": key["value"]});
     assert_eq!(client.post(path, body).await.status, 200);
     client.get("/nothing/").await.error(404, "NOT_FOUND");
+
+    assert_eq!(client.get("//healthz").await.status, 200);
+    let key = server.admin().await.create(json!({})).await;
+    let path = "//api/v1//integrations/credential-scanning/revoke";
+    let body = json!({"api_key": key["value"]});
+    assert_eq!(client.post(path, body).await.status, 200);
+    // An identifier that is missing leads to nothing else.
+    let admin = server.admin().await;
+    let missing = "/api/v1/user-api-keys//rotate";
+    let reply = admin.post(missing, json!({"overlap_seconds": 0})).await;
+    reply.error(405, "METHOD_NOT_ALLOWED");
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use rescind::config::{Config, Environment};
 use rescind::daemon::configured_sources;
-use rescind::store::{NewWorkItem, Priority, Role, SourceState, Store, WorkDone, WorkKind};
+use rescind::store::{
+    NewWorkItem, Postponed, Priority, Role, SourceState, Store, WorkDone, WorkKind,
+};
 use serde_json::{Value, json};
 
 use super::harness::{START, Setup, TestServer};
@@ -129,7 +131,7 @@ on_both_databases! {
         assert_eq!(feed["counts"], json!({
             "polls": 7, "events": 30, "items": 5, "texts": 3, "unknown_types": 4, "malformed": 2, "gaps": 1,
             "repaired": 6, "scanned": 9, "blobs": 8, "known_blobs": 7, "truncated": 1, "gone": 2, "shed": 0,
-            "refused": 0, "waiting": 1, "dead_letters": 0,
+            "refused": 0, "waiting": 1, "retrying": 0, "dead_letters": 0,
         }));
         assert_eq!(feed["rate_limit"], json!({
             "limit": 60, "remaining": 59, "reset_at": "2026-11-22T21:00:00.000000Z",
@@ -139,6 +141,21 @@ on_both_databases! {
         assert!(!feed.to_string().contains("secret-cursor"));
         assert_eq!(by_name(&list, "gone")["state"], "removed");
         assert_eq!(by_name(&list, "webhook:github")["state"], "ok");
+        assert!(feed.get("last_retry").is_none(), "{feed}");
+        // One that its server denied waits, and is told with the reason.
+        let held = server.store.claim(2, "w", Duration::from_mins(1)).await.unwrap();
+        let held = held.iter().find(|item| item.range.source == "feed").unwrap();
+        let why = "the server answers HTTP 404";
+        let denied = Postponed { id: held.id, wait: Duration::from_secs(5), why, is_denial: true };
+        server.store.postpone_all(&[denied], "w").await.unwrap();
+        let list = viewer.get("/api/v1/sources").await.json();
+        let feed = by_name(&list, "feed");
+        assert_eq!((&feed["counts"]["waiting"], &feed["counts"]["retrying"]), (&json!(1), &json!(1)));
+        let what = &feed["last_retry"]["what"];
+        assert_eq!(*what, format!("acme/app-1, refs/heads/main, {why}"));
+        assert!(feed["last_retry"]["at"].is_string(), "{feed}");
+        let stats = viewer.get("/api/v1/stats").await.json();
+        assert_eq!(stats["work"]["retrying"], 1);
         server.clock.advance(jiff::SignedDuration::from_mins(6));
         let list = viewer.get("/api/v1/sources").await.json();
         assert_eq!(by_name(&list, "webhook:github")["state"], "behind");

@@ -110,6 +110,29 @@ async fn a_period_of_an_archive_is_read_once_and_what_leaked_is_revoked() {
     world.archive.verify().await;
 }
 
+/// What was found and not read is counted, and no success.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_period_of_which_items_still_wait_is_no_success() {
+    let world = World::new().await;
+    let (_, pushed) = world.leak();
+    let elsewhere = event(&pushed).replace("acme/app", "acme/not-there");
+    world.archive("2026-01-01-5", &elsewhere).await;
+    world.archive("2026-01-01-6", "").await;
+    let line = format!("sources backfill past {PERIOD}");
+    let ran = world.binary.run(&line);
+    let said = [
+        "work items of `past` that still wait: 1",
+        "rescind sources status past",
+        "--allow-incomplete",
+    ];
+    ran.fails(3, &said);
+    assert!(ran.stdout.contains("items waiting  1"), "{ran:?}");
+    let allowed = world.binary.run(&format!("{line} --allow-incomplete"));
+    assert!(allowed.stderr.contains(said[0]), "{allowed:?}");
+    allowed.ok();
+    world.binary.run(&format!("{line} --no-scan")).ok();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_repository_is_polled_by_hand() {
     let world = World::new().await;

@@ -237,6 +237,27 @@ fn what_a_killed_daemon_left_goes_with_the_replaced_database() {
     assert!(binary.path("data/rescind.db.replaced-1").exists());
 }
 
+#[test]
+fn what_lay_beside_the_place_of_a_database_that_is_gone_is_kept_and_named() {
+    let binary = binary();
+    binary.run(CREATE).ok();
+    binary.run("backup copy.db").ok();
+    for file in ["rescind.db", "rescind.db-wal", "rescind.db-shm"] {
+        let _ = fs::remove_file(binary.path(&format!("data/{file}")));
+    }
+    binary.write("data/rescind.db-wal", "what is left");
+    let ran = binary.run("restore copy.db");
+    assert!(
+        ran.stderr.contains("there was no database")
+            && ran.stderr.contains("rescind.db.replaced-1-wal")
+            && !ran.stderr.contains("replaced database"),
+        "{ran:?}"
+    );
+    ran.ok();
+    assert!(binary.path("data/rescind.db.replaced-1-wal").exists());
+    assert!(!binary.path("data/rescind.db.replaced-1").exists());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_on_a_server_has_tools_of_its_own() {
     let database = TestDatabase::new(Kind::Postgres).await;
@@ -275,8 +296,30 @@ fn what_is_no_regular_file_is_not_replaced_and_a_link_is_followed() {
     assert!(link.is_symlink());
     let file = fs::read(binary.path("file")).expect("the file");
     assert!(file.starts_with(b"SQLite format 3"));
-    let mode = fs::metadata(binary.path("file")).unwrap().permissions();
-    assert_eq!(mode.mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_backup_that_replaces_another_file_keeps_its_owner_and_mode_but_for_everybody() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let binary = Binary::new();
+    binary.run("migrate").ok();
+    for (before, after) in [(0o640, 0o640), (0o644, 0o640), (0o400, 0o400)] {
+        let file = binary.write("file", "replaced");
+        fs::set_permissions(&file, fs::Permissions::from_mode(before)).expect("a mode");
+        // Only the superuser may give a file away.
+        let is_given = chown(&file, Some(4321), Some(1234)).is_ok();
+        let was = fs::metadata(&file).expect("a file");
+        let ran = binary.run("backup --force file");
+        assert_eq!(
+            (ran.code, ran.stderr.contains("yours now")),
+            (0, false),
+            "{ran:?}"
+        );
+        let is = fs::metadata(&file).expect("a file");
+        assert_eq!(is.mode() & 0o777, after, "{before:o}");
+        assert_eq!((is.uid(), is.gid()), (was.uid(), was.gid()), "{is_given}");
+        fs::remove_file(&file).expect("a file");
+    }
 }
 
 /// SQLite takes a log that lies beside a file for a part of it, whatever it is of.

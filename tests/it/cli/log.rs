@@ -56,6 +56,38 @@ fn an_export_verifies_offline_and_a_flipped_byte_is_named() {
         .fails(1, &[]);
 }
 
+/// Whoever keeps an export wants to know that it is not there.
+#[test]
+fn an_export_to_a_closed_standard_output_says_so() {
+    let binary = with_entries();
+    let export = |redirected: &str| {
+        let mut shell = std::process::Command::new("/bin/sh");
+        let line = format!("exec \"$0\" log export {redirected}");
+        shell.args(["-c", &line]).arg(env!("CARGO_BIN_EXE_rescind"));
+        shell.current_dir(binary.path(".")).env_clear();
+        super::Ran::from(shell.output().expect("a shell"))
+    };
+    let told = "standard output is closed or the null device";
+    for (redirected, is_told) in [
+        (">&-", true),
+        ("--format csv >&-", true),
+        // As programs open it that start another one and care for nothing it says.
+        ("1<>/dev/null", true),
+        (">/dev/null", false),
+        (">&- --output log.jsonl", false),
+        (">log2.jsonl", false),
+    ] {
+        let ran = export(redirected);
+        assert_eq!(ran.stderr.contains(told), is_told, "{redirected}");
+        ran.ok();
+    }
+    let written = ["log.jsonl", "log2.jsonl"].map(|file| {
+        let text = std::fs::read_to_string(binary.path(file));
+        text.expect("an export").lines().count()
+    });
+    assert_eq!(written, [3, 3]);
+}
+
 #[test]
 fn entries_are_listed_shown_and_exported() {
     let binary = with_entries();

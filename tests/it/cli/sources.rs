@@ -1,6 +1,6 @@
 //! `rescind sources` with the real binary.
 
-use rescind::store::{NewWorkItem, Priority, Store, StoreOptions, WorkKind};
+use rescind::store::{NewWorkItem, Postponed, Priority, Store, StoreOptions, WorkKind};
 use serde_json::{Value, json};
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -340,6 +340,36 @@ async fn sources_that_cannot_be_used_are_failing_while_the_others_are_read() {
         .fails(3, &["its path is no repository's"]);
 }
 
+/// Adds a push and has its server say once that there is nothing to read.
+async fn deny(store: &Store) {
+    let now = rescind::clock::Clock::now(&rescind::clock::SystemClock);
+    let item = NewWorkItem {
+        kind: WorkKind::Range,
+        host: "github.com".to_owned(),
+        repository_id: "1".to_owned(),
+        repository: "acme/app-1".to_owned(),
+        clone_url: None,
+        ref_name: "refs/heads/main".to_owned(),
+        before: "0".repeat(40),
+        after: "1".repeat(40),
+        source: "github-public".to_owned(),
+        priority: Priority::Watched,
+        event_at: now,
+    };
+    let mut tx = store.begin().await.expect("a transaction");
+    tx.add_work_items(&[item], now).await.expect("an item");
+    tx.commit().await.expect("a commit");
+    let lease = std::time::Duration::from_mins(1);
+    let held = store.claim(1, "w", lease).await.expect("a claim");
+    let denied = Postponed {
+        id: held[0].id,
+        wait: lease,
+        why: "HTTP 404",
+        is_denial: true,
+    };
+    store.postpone_all(&[denied], "w").await.expect("a wait");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_left_unread_is_told_with_an_example() {
     let binary = Binary::new();
@@ -357,8 +387,14 @@ async fn what_was_left_unread_is_told_with_an_example() {
     .await
     .expect("a note");
     tx.commit().await.expect("a commit");
+    deny(&store).await;
     store.close().await;
     let told = status(&binary, "github-public");
+    assert_eq!(told["counts"]["retrying"], 1);
+    assert_eq!(
+        told["last_retry"]["what"],
+        "acme/app-1, refs/heads/main, HTTP 404"
+    );
     assert_eq!(
         told["last_unread"]["what"],
         "acme/shop, refs/heads/main, it is too large"
@@ -366,6 +402,10 @@ async fn what_was_left_unread_is_told_with_an_example() {
     let shown = binary.run("sources status github-public").ok();
     assert!(
         shown.contains("last unread") && shown.contains("it is too large ("),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("retrying       1") && shown.contains("refs/heads/main, HTTP 404 ("),
         "{shown}"
     );
 }

@@ -165,6 +165,20 @@ async fn keys_beside_rows_and_in_malformed_ones_are_revoked() {
         "[{\"token\":\"x\"},{\"token\":[\"K\"]}]",
         "[{\"token\":\"x\"},{\"type\":\"t\",\"token\":{\"value\":\"K\"}}]",
         "[{\"token\":\"x\"},{\"token\":\"key=K\"}]",
+        // A token that is no key does not hide what stands beside it.
+        "[{\"token\":\"x\",\"more\":[{\"token\":\"K\"}]}]",
+        "[{\"token\":\" x\\n\",\"token_raw\":\"K\"}]",
+        "[{\"token\":\"x\",\"url\":\"https://e.example/?k=K\"}]",
+        "[{\"token\":\"x\",\"K\":1}]",
+        "{\"token\":\"x\",\"rows\":[{\"token\":\"K\"}]}",
+        "[{\"token\":\"\\u0000\",\"x\":\"\\ud800K\\udc00\"}]",
+        // Nor does a second one.
+        "[{\"token\":\"K\",\"token\":\"x\"}]",
+        "[{\"token\":\"K\",\"token\":\" \"}]",
+        "[{\"token\":\"K\",\"token\":\"\\u0000\"}]",
+        "[{\"token\":\"K\",\"tok\\u0065n\":\"x\"}]",
+        "[{\"token\":\"x\",\"token\":[\"K\"]}]",
+        "{\"token\":\"K\",\"token\":\"x\"}",
     ] {
         let (key, id) = world.create().await;
         let reply = world
@@ -176,6 +190,93 @@ async fn keys_beside_rows_and_in_malformed_ones_are_revoked() {
         let mut labels = labels.as_array().unwrap().iter();
         assert!(labels.all(|row| row["label"] == "false_positive"), "{body}");
         assert!(world.entry(&id).await.is_some(), "{body}");
+    }
+    world.server.stop().await;
+}
+
+/// Keys of an unknown format are found by their digests only.
+#[tokio::test]
+async fn every_token_of_a_row_is_looked_up() {
+    let world = World::start().await;
+    let admin = world.server.admin().await;
+    let mut entries = 0;
+    for (body, label) in [
+        (
+            r#"[{"token":"foreign-1","token":"OURS","token":"x"}]"#,
+            "false_positive",
+        ),
+        (
+            r#"[{"token":"\u0066oreign-3","token":"OURS"}]"#,
+            "true_positive",
+        ),
+        (
+            r#"[{"token":" foreign-5\n","token":7,"token":"OURS"}]"#,
+            "true_positive",
+        ),
+    ] {
+        let (key, id) = world.create().await;
+        let foreign = format!("foreign-{}", entries + 1);
+        let digest = Sha256Digest::of(foreign.as_bytes()).to_hex();
+        let csv = format!("sha256,owner_type,owner_id\n{digest},user,u");
+        let import = admin.request("POST", "/api/v1/keys/import");
+        let import = import.header("content-type", "text/csv").body(csv);
+        assert_eq!(Reply::of(import).await.json()["imported"], 1);
+        let reply = world
+            .signer
+            .send(&world.server, body.replace("OURS", &key))
+            .await;
+        assert_eq!(reply.status, 200, "{body}: {}", reply.text);
+        assert_eq!(reply.json()[0]["label"], label, "{body}");
+        assert!(world.entry(&id).await.is_some(), "{body}");
+        entries += 2;
+        let logged = world.server.store.log_head().await.unwrap().seq;
+        assert_eq!(logged, entries, "{body}");
+    }
+    world.server.stop().await;
+}
+
+/// Else one row with some 5,500 tokens of two letters is enough for keys in others to be left out.
+#[tokio::test]
+async fn many_tokens_of_a_row_take_no_room_from_keys_in_others() {
+    let world = World::start().await;
+    let letters: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
+    let pairs = letters.iter().flat_map(|first| {
+        let pair = move |second| format!(r#""token":"{first}{second}""#);
+        letters.iter().map(pair)
+    });
+    let tokens: Vec<String> = pairs.cycle().take(12_000).collect();
+    for behind in [
+        r#"},{"x":"OURS"}]"#,
+        r#"},{"token":"key=OURS"}]"#,
+        r#","x":"OURS"}]"#,
+    ] {
+        let (key, id) = world.create().await;
+        let body = format!("[{{{}{}", tokens.join(","), behind.replace("OURS", &key));
+        let reply = world.signer.send(&world.server, body).await;
+        assert_eq!(reply.status, 200, "{behind}: {}", reply.text);
+        assert!(world.entry(&id).await.is_some(), "{behind}");
+    }
+    world.server.stop().await;
+}
+
+/// It is valid UTF-8, too: each second byte is a NUL.
+#[tokio::test]
+async fn keys_in_utf16_amid_utf8_are_revoked() {
+    let world = World::start().await;
+    for (before, behind) in [
+        ("[{\"token\":\"", "\"}]"),
+        ("[{\"x\":\"", "\"}]"),
+        ("{\"x\":\"", ""),
+        ("{\"x\":\"a\",", ""),
+        ("{\"token\":\"x\"}\n", "\n"),
+    ] {
+        for unit in [u16::to_le_bytes, u16::to_be_bytes] {
+            let (key, id) = world.create().await;
+            let body = [before.as_bytes(), &utf16(&key, unit), behind.as_bytes()].concat();
+            let reply = world.signer.send(&world.server, body).await;
+            assert!([200, 400].contains(&reply.status), "{}", reply.text);
+            assert!(world.entry(&id).await.is_some(), "{before}");
+        }
     }
     world.server.stop().await;
 }

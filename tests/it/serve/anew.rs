@@ -36,6 +36,42 @@ fn it_is_the_same_process_with_the_settings() {
     assert_eq!(daemon.stop().code, Some(0));
 }
 
+/// They are held back across that, and heeded once there are handlers: these were sent before the program began.
+#[cfg(target_env = "gnu")]
+#[test]
+fn early_signals_end_nothing_and_an_early_hangup_is_heeded() {
+    let binary = Binary::new();
+    let command = binary.command(["serve"]);
+    let mut early = std::process::Command::new("env");
+    let send = "for s in HUP USR1 USR2 QUIT; do kill -s $s $$; done; exec \"$@\"";
+    early
+        .args([
+            "--block-signal=HUP,USR1,USR2,QUIT",
+            "/bin/sh",
+            "-c",
+            send,
+            "sh",
+        ])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(binary.path("."));
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            early.env(name, value);
+        }
+    }
+    let mut daemon = Daemon::start_as(early);
+    daemon.wait_for("the configuration was read again");
+    for name in ["HUP", "USR1", "USR2", "QUIT"] {
+        daemon.signal(name);
+    }
+    daemon.wait_for("the configuration was read again");
+    let ended = daemon.stop();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let ignored = ended.log.iter().filter(|line| line.contains("ignored"));
+    assert_eq!(ignored.count(), 3, "{ended:?}");
+}
+
 #[test]
 fn what_an_operator_set_is_respected() {
     let binary = Binary::new().with("MALLOC_ARENA_MAX", "4");

@@ -297,6 +297,11 @@ on_both_databases! {
         for (time, done) in [0, 1, 1, 2, 2, 2, 4].into_iter().enumerate() {
             worker.drain().await.unwrap();
             let counts = rig.counts().await;
+            let work = rig.store.source_work().await.unwrap().remove(0);
+            assert_eq!(work.retrying, 4 - done, "{time}");
+            let told = work.last_retry.map(|last| last.what);
+            let is_told = |told: &String| told.starts_with("acme/") && told.contains("refs/heads/main, the ");
+            assert_eq!(told.as_ref().is_some_and(is_told), done < 4, "{time}: {told:?}");
             assert_eq!((counts.done, counts.waiting), (done, 4 - done), "{time}");
             assert_eq!(worker.drain().await.unwrap(), 0, "it is not asked again at once");
             database.run("UPDATE work_items SET ready_at = 0").await.unwrap();

@@ -180,6 +180,43 @@ on_both_databases! {
         assert_eq!(told().await, (1, Some("it is damaged again".to_owned())));
     }
 
+    async fn what_waits_because_it_could_not_be_read_is_told_with_the_last_reason(database) {
+        let store = database.store().await;
+        let item = |n| from("hook", item(n, Priority::Webhook));
+        add(&store, &[item(1), item(2), item(3), item(4)]).await;
+        let lease = Duration::from_mins(1);
+        let held = store.claim(4, "w", lease).await.unwrap();
+        let told = async || {
+            let work = work_of(&store, "hook").await;
+            (work.retrying, work.last_retry)
+        };
+        let why = |n: usize, why: &str| format!("{}, {}, {why}", held[n].range.repository, held[n].range.ref_name);
+        store.postpone(held[0].id, "w", Duration::ZERO, "no room").await.unwrap();
+        assert_eq!(told().await, (0, None));
+        let denied = Postponed { id: held[1].id, wait: Duration::from_secs(5), why: "HTTP 404", is_denial: true };
+        store.postpone_all(&[denied], "w").await.unwrap();
+        let (count, last) = told().await;
+        let last = last.unwrap();
+        assert_eq!((count, last.what), (1, why(1, "HTTP 404")));
+        let denied_at = database.count("SELECT ready_at - wait FROM work_items WHERE denials > 0").await;
+        assert_eq!(last.at.unwrap().as_microsecond(), denied_at);
+        store.retry(held[2].id, "w", "the pack is damaged").await.unwrap();
+        let (count, last) = told().await;
+        assert_eq!((count, last.unwrap().what), (2, why(2, "the pack is damaged")));
+        // Whatever else was read meanwhile.
+        let mut tx = store.begin().await.unwrap();
+        tx.add_work_done("hook", WorkDone::default()).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(told().await.0, 2);
+        // While both are tried again, the time of the last try is not known.
+        database.run("UPDATE work_items SET ready_at = 0 WHERE leased_by IS NULL").await.unwrap();
+        let ends_of_waits = told().await.1.unwrap();
+        assert_eq!(ends_of_waits.at, None);
+        assert_eq!(store.claim(4, "w", lease).await.unwrap().len(), 3);
+        let (count, last) = told().await;
+        assert_eq!((count, last.unwrap().at), (2, None));
+    }
+
     async fn all_dead_items_of_a_source_are_revived(database) {
         let store = database.store().await;
         add(&store, &[item(1, Priority::Firehose), from("hook", item(2, Priority::Webhook))]).await;

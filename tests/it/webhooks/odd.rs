@@ -112,6 +112,42 @@ on_both_databases! {
         server.stop().await;
     }
 
+    async fn a_push_of_a_repository_without_an_identifier_is_read_by_its_name(database) {
+        let server = TestServer::on(database, all()).await;
+        let (before, after) = ("1".repeat(40), "2".repeat(40));
+        let push = |host: &str| json!({
+            "ref": "refs/heads/main", "before": before, "after": after,
+            "repository": {"full_name": "acme/app", "clone_url": format!("https://{host}/acme/app.git")},
+        });
+        let gitlab = json!({
+            "object_kind": "push", "ref": "refs/heads/main", "before": before, "after": after,
+            "project": {"path_with_namespace": "acme/app", "git_http_url": "https://gitlab.example/acme/app.git"},
+        });
+        let bitbucket = json!({
+            "repository": {"full_name": "acme/app"},
+            "push": {"changes": [{
+                "old": {"type": "branch", "name": "main", "target": {"hash": before}},
+                "new": {"type": "branch", "name": "main", "target": {"hash": after}},
+            }]},
+        });
+        for (forge, event, mut payload, id) in [
+            (Forge::GitHub, "push", push("github.com"), "/repository"),
+            (Forge::Gitea, "push", push("codeberg.org"), "/repository"),
+            (Forge::GitLab, "Push Hook", gitlab, "/project"),
+            (Forge::Bitbucket, "repo:push", bitbucket, "/repository"),
+        ] {
+            assert_eq!(send(&server, forge, event, "none", &payload).await.status, 202);
+            // One that cannot be stored is as good as none.
+            payload.pointer_mut(id).unwrap()["id"] = json!("no number");
+            assert_eq!(send(&server, forge, event, "odd", &payload).await.status, 202);
+            let state = state(&server, forge.source(), |state| state.events >= 2).await;
+            assert_eq!((state.malformed, state.items), (0, 1), "{forge:?}");
+        }
+        let by_name = "SELECT COUNT(*) FROM work_items WHERE repository_id = 'path:acme/app'";
+        assert_eq!(database.count(by_name).await, 4);
+        server.stop().await;
+    }
+
     async fn a_delivery_that_cannot_be_read_is_refused_and_its_keys_are_revoked(database) {
         let server = TestServer::on(database, all()).await;
         let admin = server.admin().await;

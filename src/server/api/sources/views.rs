@@ -78,6 +78,10 @@ pub struct SourceView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     last_unread: Option<UnreadView>,
+    /// Last try that failed of an item that waits: why it could not be read so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    last_retry: Option<RetryView>,
     /// Description of what could not be seen lately.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -118,6 +122,9 @@ pub(super) struct SourceCounts {
     refused: u64,
     /// Items that wait or are in flight.
     waiting: u64,
+    /// Those of them that were tried and could not be read so far: a try failed, or the server said that there is nothing
+    /// to read. They are tried again.
+    retrying: u64,
     /// Items that were dead-lettered after their last attempt.
     dead_letters: u64,
 }
@@ -130,6 +137,20 @@ pub(super) struct UnreadView {
     /// Time at which it was left unread.
     #[serde(serialize_with = "rfc3339")]
     at: Timestamp,
+}
+
+/// Try of an item that failed, and that is repeated.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RetryView {
+    /// Name of the item, and the reason.
+    what: String,
+    /// Time at which it failed; absent while the item is being tried again.
+    #[serde(
+        serialize_with = "rfc3339_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(nullable = false)]
+    at: Option<Timestamp>,
 }
 
 /// Rate limit of a server.
@@ -180,6 +201,10 @@ impl SourceView {
             rate_limit: is_known.then_some(rate_limit),
             last_error: polled.error,
             last_unread: work.last_unread.map(|(what, at)| UnreadView { what, at }),
+            last_retry: work.last_retry.map(|last| RetryView {
+                what: last.what,
+                at: last.at,
+            }),
             unseen: polled.unseen,
         }
     }
@@ -205,6 +230,7 @@ impl SourceCounts {
             shed: work.shed,
             refused: work.refused,
             waiting: work.waiting,
+            retrying: work.retrying,
             dead_letters: work.dead,
         }
     }
