@@ -185,7 +185,7 @@ impl Engine {
                 }
                 for margin in self.margins(window, at, hit.literal.form) {
                     let hit = Hit { at, ..hit };
-                    all.extend(self.decide(window, base, hit, *margin, &mut room));
+                    all.extend(self.decide(window, base, hit, margin, &mut room));
                 }
             };
             if let Some(search) = &self.search {
@@ -199,13 +199,14 @@ impl Engine {
     }
 
     /// Returns the margins that may make a difference around a hit.
-    fn margins(&self, window: &[u8], at: usize, form: Form) -> &'static [Margin] {
-        let near = &window[at.saturating_sub(self.reach)..window.len().min(at + self.reach)];
-        let is_folded = || memchr::memchr3(b'\n', b'\r', b'\\', near).is_some();
-        match form {
-            Form::Base64(_) if is_folded() => &Margin::ALL,
-            _ => &Margin::ALL[..1],
-        }
+    fn margins(&self, window: &[u8], at: usize, form: Form) -> impl Iterator<Item = Margin> {
+        let near = match form {
+            Form::Base64(_) => {
+                &window[at.saturating_sub(self.reach)..window.len().min(at + self.reach)]
+            }
+            Form::Plain | Form::Utf16 => &[],
+        };
+        Margin::that_differ(near)
     }
 
     /// Converts a finding to a candidate, in a text whose columns are `unit_bytes` wide.
@@ -320,9 +321,6 @@ fn base64(
     encoded: Base64,
     decoded: &mut Decoded,
 ) -> Option<(Range<usize>, KeyValue)> {
-    if !encoded.margin.differs(near) {
-        return None;
-    }
     let after = encoded.after(near, format.literal().len());
     if !format.may_stand_between(encoded.before(near), after) {
         return None;

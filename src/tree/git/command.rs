@@ -32,6 +32,8 @@ const WHEREABOUTS: [&str; 9] = [
 #[derive(Debug)]
 pub(super) struct Repository {
     start: Start,
+    /// Number of files in its folders of packs.
+    packs: usize,
     lender: OnceCell<Lender>,
     /// File that git uses as the list of commits without parents, once it is known.
     shallow: OnceCell<PathBuf>,
@@ -48,12 +50,18 @@ struct Identity {
 impl Repository {
     /// Opens a repository, unless something in it, such as a pipe, would have git wait without end.
     fn new(start: Start) -> Result<Self, HistoryError> {
-        special::refuse(&start)?;
+        let packs = special::refuse(&start)?;
         Ok(Self {
             start,
+            packs,
             lender: OnceCell::new(),
             shallow: OnceCell::new(),
         })
+    }
+
+    /// Returns the number of files in its folders of packs, which git looks at once more for each object that is missing.
+    pub(super) fn packs(&self) -> usize {
+        self.packs
     }
 
     /// Opens the repository at `path`, which is a working tree, its `.git` or a bare repository. A folder inside a

@@ -11,7 +11,7 @@ const LIST: &str = "list the references";
 
 /// Maximum length of a name that is scanned, in bytes. A file system takes no more than 4,096, but git reads longer ones
 /// from the file `packed-refs`.
-const NAME_MAX: usize = 64 << 10;
+const NAME_MAX: usize = 4 << 10;
 
 /// Scans the names of all references. Returns git's messages about broken ones, which it skips silently when listing
 /// objects, and how many names are too long.

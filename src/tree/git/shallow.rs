@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::path::PathBuf;
 
 use super::command::Repository;
 use super::lost::{lacking, read_names};
@@ -23,6 +24,10 @@ const PARENTS_MAX: usize = 128 << 10;
 
 /// Maximum size of all listed commits, in bytes: 5 KiB of each.
 const COMMITS_MAX: u64 = 256 << 20;
+
+/// Maximum number of parents times that of files in folders of packs: git looks at each of the latter again for each parent
+/// that is missing, some 3,000,000 a second.
+const LOOKS_MAX: usize = 20_000_000;
 
 /// Truncated commits, with the parents that the repository lacks, sorted.
 pub(super) type Cut = BTreeMap<String, Vec<String>>;
@@ -46,12 +51,14 @@ pub(super) fn see_through(
         return Ok(Cut::new());
     }
     let Some(mut parents) = parents(repository, ends)? else {
-        let reason = "the commits that it lists have too many parents, or are too large, to find out what is behind them";
-        // If nobody listens, whatever is reported next finds out.
-        let _ = outlet.unread(path, reason);
+        unclear(path, outlet);
         return Ok(Cut::new());
     };
     let named: BTreeSet<&String> = parents.values().flatten().collect();
+    if named.len().saturating_mul(repository.packs()) > LOOKS_MAX {
+        unclear(path, outlet);
+        return Ok(Cut::new());
+    }
     let lacking = lacking(repository, named.into_iter().cloned().collect())?;
     for parents in parents.values_mut() {
         parents.retain(|parent| lacking.contains(parent));
@@ -60,6 +67,13 @@ pub(super) fn see_through(
     let ends: Vec<&str> = parents.keys().map(String::as_str).collect();
     repository.set_shallow(&ends.join("\n"))?;
     Ok(parents)
+}
+
+/// Reports that what is behind the listed commits is not known.
+fn unclear(path: PathBuf, outlet: Outlet<'_>) {
+    let reason = "the commits that it lists have too many parents, or are too large, to find out what is behind them";
+    // If nobody listens, whatever is reported next finds out.
+    let _ = outlet.unread(path, reason);
 }
 
 fn failed(complaint: String) -> HistoryError {

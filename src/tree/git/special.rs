@@ -27,22 +27,25 @@ const ASKED_BY_NOBODY: &str = "fsmonitor--daemon.ipc";
 /// Files of a working tree that git reads for itself.
 const IN_TREE: [&str; 2] = [".gitattributes", ".gitmodules"];
 
-/// Looks through the repository that git would find at a place.
+/// Looks through the repository that git would find at a place. Returns the number of files in its folders of packs.
 ///
 /// # Errors
 /// Returns [`HistoryError::Special`] for what is neither a file nor a folder.
-pub(super) fn refuse(start: &Start) -> Result<(), HistoryError> {
+pub(super) fn refuse(start: &Start) -> Result<usize, HistoryError> {
     let mut search = Search::default();
     match start {
         Start::At(folder) => search.looks_like_one(folder).map(drop),
         Start::Around(folder) => search.above(folder),
         Start::Told => search.told(),
-    }
+    }?;
+    Ok(search.packs)
 }
 
 #[derive(Default)]
 struct Search {
     entries: usize,
+    /// Number of files in folders of packs.
+    packs: usize,
     alternates: usize,
     /// Folders that were looked through, as far as links can lead to them again.
     seen: HashSet<PathBuf>,
@@ -153,6 +156,7 @@ impl Search {
             // A folder that cannot be read here cannot be read by git either, and git reports it.
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 self.entries += 1;
+                self.packs += usize::from(folder.ends_with("pack"));
                 if self.entries > ENTRIES_MAX {
                     return Ok(true);
                 }

@@ -5,11 +5,10 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::command::Repository;
-use super::folder::PATH_MAX;
 use super::{HistoryError, lines};
 use crate::tree::open::path_of;
 
@@ -19,15 +18,27 @@ const LIST: &str = "list what it tracks";
 /// 75 MiB. Beyond it, everything counts as tracked.
 const PATHS_MAX: usize = 3_600_000;
 
-/// Maximum size of a list of what is tracked, in bytes. Beyond it, everything counts as tracked.
-const LIST_MAX: u64 = 1 << 30;
+/// Maximum size of all lists of what is tracked, in bytes, as two million files have. Beyond it, everything counts as
+/// tracked.
+const LISTED_MAX: u64 = 256 << 20;
+
+/// Maximum length of a path, in bytes. The system takes no longer ones.
+const PATH_MAX: usize = 4_096;
 
 /// Maximum number of repositories that one is in. Beyond it, everything counts as tracked.
 const DEPTH_MAX: usize = 16;
 
-/// Number of paths that are known of the repositories that are being walked through.
+/// Room for what is known of all repositories that a walk comes through.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Room(Arc<AtomicUsize>);
+pub(crate) struct Room(Arc<Used>);
+
+#[derive(Debug, Default)]
+struct Used {
+    /// Number of paths that are known of those that are being walked through.
+    paths: AtomicUsize,
+    /// Size of all lists that were read, in bytes.
+    listed: AtomicU64,
+}
 
 /// Repository of a working tree, and which files it tracks, once somebody asks.
 #[derive(Debug)]
@@ -143,14 +154,14 @@ impl Tracked {
         let mut output = BufReader::new(list.listen(&[]).map_err(broken)?);
         let mut known = Known::new(&self.room);
         let mut path = Vec::new();
-        let mut bytes = 0;
-        // What is cut off cannot be on the disk, or not so deep that the walk gets there.
-        while lines::next(&mut output, 0, PATH_MAX, &mut path)
-            .map_err(broken)?
-            .is_some()
+        while let Some(is_whole) =
+            lines::next(&mut output, 0, PATH_MAX, &mut path).map_err(broken)?
         {
-            bytes += path.len() as u64;
-            if !known.add(&path) || bytes > LIST_MAX {
+            let size = path.len() as u64;
+            let listed = self.room.0.listed.fetch_add(size, Ordering::Relaxed) + size;
+            // What is cut off cannot be on the disk, or not so deep that the walk gets there.
+            let has_room = !is_whole || known.add(&path);
+            if !has_room || listed > LISTED_MAX {
                 return Ok(Err("there are too many".to_owned()));
             }
         }
@@ -186,7 +197,7 @@ impl Known {
             }
         }
         let new = self.hashes.len() - before;
-        self.room.0.fetch_add(new, Ordering::Relaxed) + new <= PATHS_MAX
+        self.room.0.paths.fetch_add(new, Ordering::Relaxed) + new <= PATHS_MAX
     }
 
     fn has(&self, path: &[u8]) -> bool {
@@ -215,7 +226,10 @@ impl Known {
 
 impl Drop for Known {
     fn drop(&mut self) {
-        self.room.0.fetch_sub(self.hashes.len(), Ordering::Relaxed);
+        self.room
+            .0
+            .paths
+            .fetch_sub(self.hashes.len(), Ordering::Relaxed);
     }
 }
 
@@ -260,14 +274,14 @@ mod tests {
     #[test]
     fn all_repositories_share_the_room_for_paths() {
         let room = Room::default();
-        let held = || room.0.load(Ordering::Relaxed);
+        let held = || room.0.paths.load(Ordering::Relaxed);
         let mut outer = Known::new(&room);
         let mut inner = Known::new(&room);
         assert!(outer.add(b"a/b") && inner.add(b"a/c") && inner.add(b"a/c"));
         assert_eq!(held(), 4);
         drop(outer);
         assert_eq!(held(), 2);
-        room.0.fetch_add(PATHS_MAX - 3, Ordering::Relaxed);
+        room.0.paths.fetch_add(PATHS_MAX - 3, Ordering::Relaxed);
         assert!(inner.add(b"a/d") && !inner.add(b"a/e"));
         drop(inner);
         assert_eq!(held(), PATHS_MAX - 3);
