@@ -65,7 +65,10 @@ pub(super) fn key_from_stdin() -> anyhow::Result<KeyValue> {
     } else {
         stdin.read_to_end(&mut text)?;
     }
-    let key = std::str::from_utf8(&text).unwrap_or_default().trim();
+    // Editors put a mark before a text, and quotation marks are copied along.
+    let is_around = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '"' | '\'' | '`');
+    let key = std::str::from_utf8(&text).unwrap_or_default();
+    let key = key.trim_matches(is_around);
     if key.is_empty() || key.len() as u64 > MAX_KEY || key.contains(char::is_whitespace) {
         let message = "standard input has to hold one key, and nothing else";
         return Err(UsageError(message.to_owned()).into());

@@ -113,6 +113,7 @@ impl DeliveryCounts {
         fresh.malformed += u64::from(good.malformed.is_some());
         fresh.last_at = fresh.last_at.max(Some(good.at));
         if let Some(wrong) = good.malformed {
+            fresh.unread = Some(wrong.clone());
             counts.lose(Loss::Unusable(wrong), good.at);
         }
     }
@@ -170,6 +171,7 @@ impl DeliveryCounts {
         fresh.texts += taken.texts;
         fresh.unknown += taken.unknown;
         fresh.last_at = fresh.last_at.max(taken.last_at);
+        fresh.unread = fresh.unread.take().or_else(|| taken.unread.clone());
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {

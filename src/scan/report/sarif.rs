@@ -234,7 +234,7 @@ impl<'a> Sarif<'a> {
     fn fingerprint(&mut self, finding: &Finding) -> String {
         let Sha256Digest(key) = finding.candidate.value.sha256();
         let place = match &finding.path {
-            Some(path) => path.as_os_str().as_encoded_bytes(),
+            Some(path) => from_here(path.as_os_str().as_encoded_bytes()),
             None => b"",
         };
         let part: &[u8] = match finding.part {
@@ -316,11 +316,17 @@ fn properties(finding: &Finding, redactor: &Redactor) -> Value {
     properties
 }
 
-fn artifact(path: &[u8]) -> Value {
+/// Returns a path without what only says that it begins in the current folder.
+fn from_here(path: &[u8]) -> &[u8] {
     let mut path = path;
     while let Some(rest) = path.strip_prefix(b"./") {
         path = rest;
     }
+    path
+}
+
+fn artifact(path: &[u8]) -> Value {
+    let path = from_here(path);
     let uri = percent_encode(path, NOT_IN_PATHS).to_string();
     if path.starts_with(b"/") {
         return json!({"uri": format!("file://{uri}")});

@@ -66,6 +66,8 @@ pub struct WebhookCounts {
     pub error: Option<String>,
     /// Refused deliveries, in words for an operator.
     pub refused: Option<String>,
+    /// What could not be used of the last of those of which a part could not, in words for an operator.
+    pub unread: Option<String>,
 }
 
 impl Tx {
@@ -149,6 +151,9 @@ impl Store {
             let mut tx = self.begin().await?;
             tx.locks(Locks::Sources);
             tx.execute(COUNT, args.clone()).await?;
+            if let Some(unread) = &counts.unread {
+                tx.note_unread(name, unread).await?;
+            }
             tx.commit().await
         })
         .await

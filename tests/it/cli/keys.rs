@@ -166,6 +166,24 @@ fn public_keys_are_minted_in_the_public_format() {
 }
 
 #[test]
+fn what_editors_and_shells_put_around_a_key_does_not_matter() {
+    let binary = Binary::new();
+    let value = create(&binary, "--user u --description x");
+    for input in [
+        format!("\u{feff}{value}\r\n"),
+        format!("\"{value}\"\n"),
+        format!(" '{value}'"),
+    ] {
+        binary.run_with(["keys", "check"], &input).ok();
+    }
+    let marked = format!("\u{feff}{value}\r\n");
+    binary
+        .run_with(["keys", "revoke", "--value-stdin"], &marked)
+        .ok();
+    binary.run_with(["keys", "check"], &value).fails(1, &[]);
+}
+
+#[test]
 fn what_is_no_key_of_ours_is_unknown() {
     let binary = Binary::new();
     create(&binary, "--user u --description x");

@@ -372,6 +372,22 @@ fn a_fingerprint_stays_when_a_file_changes_elsewhere() {
     assert_eq!(all.len(), 4, "each is another: {after:?}");
 }
 
+/// Else all alerts are closed and opened anew when somebody writes the command in another way.
+#[test]
+fn a_fingerprint_stays_however_the_path_is_written() {
+    let folder = folder();
+    let key = secret();
+    write(folder.path(), "a.env", key.expose());
+    let print = |paths: &[&str]| {
+        let log = log(&sarif(folder.path(), paths), &[&key]);
+        fingerprint(&results(&log)[0]).to_owned()
+    };
+    let named = print(&["a.env"]);
+    for paths in [&["."][..], &["./a.env"], &["././."], &[]] {
+        assert_eq!(print(paths), named, "{paths:?}");
+    }
+}
+
 #[test]
 fn standard_input_and_matches_are_in_the_log() {
     let folder = folder();

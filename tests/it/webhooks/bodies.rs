@@ -288,6 +288,14 @@ async fn odd_fields_of_a_push_are_counted_and_harmless() {
     }
     let state = super::effects::state(&server, "webhook:github", |state| state.events >= odd).await;
     assert_eq!(state.malformed, odd - 2);
+    // What could not be used stays known when the next push is good.
+    let work = server.store.source_work().await.unwrap();
+    let work = work.iter().find(|work| work.source == "webhook:github");
+    let (unread, _) = work.unwrap().last_unread.as_ref().unwrap();
+    assert!(
+        unread.contains("address") || unread.contains("URL"),
+        "{unread}"
+    );
     assert_eq!(server.store.work_counts().await.unwrap().waiting, 1);
     assert_eq!(state.kind, "webhook");
     server.stop().await;
