@@ -193,7 +193,7 @@ impl Shared {
         }
         let mut tried = self.try_together(reading, item, &beside).await;
         if matches!(tried, Ok(TriedTogether::Gone))
-            && let Some(named) = self.named(reading, item, &turn).await
+            && let Some(named) = self.named(reading, item, &turn, &beside).await
         {
             let are_gone = turn.leave_out_gone(&mut beside, &named);
             let is_there = named.contains(&reading.request.after);
@@ -225,13 +225,14 @@ impl Shared {
         }
     }
 
-    /// Returns the commits that the server names now: branches may have been deleted since they were listed. Returns `None`
-    /// if it does not tell all of them, or named what it does not have.
+    /// Returns those of the commits that the server names now: branches may have been deleted since they were listed. Returns
+    /// `None` if it does not tell all that it has, or named what it does not have.
     async fn named(
         &self,
         reading: &Reading,
         item: &WorkItem,
         turn: &Turn,
+        beside: &[Beside],
     ) -> Option<HashSet<ObjectId>> {
         if is_ahead(turn.unasked_until) {
             return None;
@@ -239,9 +240,17 @@ impl Shared {
         let request = &reading.request;
         let (fetcher, place) = (&self.parts.fetcher, self.place(item, reading.is_known));
         let listing = fetcher.references_from(&request.clone_url, request.token.as_ref(), place);
+        // A long list is dropped with the only place for one.
         let (references, _long) = listing.await.ok()?;
-        let names = references.list.into_iter().map(|(_, id)| id);
-        (!references.cut).then(|| names.collect())
+        if references.cut {
+            return None;
+        }
+        let others = beside
+            .iter()
+            .filter_map(|other| object_id(&other.after).ok());
+        let wanted: HashSet<_> = others.chain([request.after]).collect();
+        let named = references.list.iter().map(|(_, id)| *id);
+        Some(named.filter(|id| wanted.contains(id)).collect())
     }
 
     /// Reads a branch and those beside it. Returns the outcome if that fails.

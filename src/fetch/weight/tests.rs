@@ -119,8 +119,8 @@ fn what_is_read_in_the_large_place_leaves_it_too() {
     seat.turns = budget.turns(FetchLane::Large, &seat.place.payer);
     let ledger = budget.ledger(FetchLane::Large);
     ledger.tell([Payer::new("b", "b", "somebody", "")]);
-    let mut visit = Weight::new(&seat);
     let begun = Instant::now();
+    let mut visit = Weight::new(&seat);
     assert!(matches!(refused(&mut visit), FetchError::Outpaced { .. }));
     let (longest, taken) = (Duration::from_secs(3), begun.elapsed());
     assert!(taken > longest && taken < longest * 5, "{taken:?}");

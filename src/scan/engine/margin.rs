@@ -21,19 +21,22 @@ pub(super) enum Margin {
 }
 
 impl Margin {
-    /// All margins, in the order in which they are tried: `++` marks what merges add, `//` comments.
-    pub(super) const ALL: [Self; 5] = [
+    /// All margins, in the order in which they are tried: `++` marks what merges add, `//` comments, `+//` a comment that
+    /// was added. No key of letters and digits has a `+` or `/` in base64 where a line begins, so that the last one finds
+    /// it however many there are.
+    pub(super) const ALL: [Self; 6] = [
         Self::Blank,
         Self::Marked,
         Self::Wide(0),
         Self::Wide(1),
         Self::Wide(2),
+        Self::Wide(WIDEST),
     ];
 
     /// Returns the margins with which a text may be read in different ways. Whoever writes a text decides what is in it, so
     /// that each byte is looked at once for all of them.
     pub(super) fn that_differ(text: &[u8]) -> impl Iterator<Item = Self> {
-        let (mut differ, mut at) = ([true, false, false, false, false], 0);
+        let (mut differ, mut at) = ([true, false, false, false, false, false], 0);
         while let Some(found) = memchr::memchr3(b'\n', b'\r', b'\\', &text[at..]) {
             let start = start_of_run(&text[at..], found) + at;
             let run = Run::of(&text[start..], usize::MAX);
@@ -42,6 +45,7 @@ impl Margin {
                 differ[2] |= is_wide;
                 differ[3] |= run.marks >= 1;
                 differ[4] |= run.marks >= 2;
+                differ[5] |= run.marks >= 3;
             }
             at = (start + run.length + run.marks).max(at + found + 1);
         }
@@ -260,8 +264,8 @@ mod tests {
                 let text = format!("{literal}{}", between.repeat(times)).repeat(500);
                 LOOKED_AT.set(0);
                 engine.scan(text.as_bytes());
-                // In each of five readings, a few runs around the literal are gone through in both directions.
-                let most = 500 * (2 * engine.longest_match() + 5 * 8 * WIDEST);
+                // In each of six readings, a few runs around the literal are gone through in both directions.
+                let most = 500 * (2 * engine.longest_match() + 6 * 8 * WIDEST);
                 let looked_at = LOOKED_AT.get();
                 assert!(looked_at <= most, "{between:?} {times}: {looked_at} {most}");
             }

@@ -100,7 +100,11 @@ fn readings(text: &[u8]) -> impl Iterator<Item = Vec<(usize, u8)>> {
     let single = FOLDS
         .iter()
         .flat_map(|fold| runs(text, |rest| fold.find(rest).map_or(0, |found| found.end())));
-    single.chain((0..3).flat_map(|marks| runs(text, |rest| wide(rest, marks))))
+    single.chain(
+        [0, 1, 2, 64]
+            .into_iter()
+            .flat_map(|marks| runs(text, |rest| wide(rest, marks))),
+    )
 }
 
 /// Returns all candidates in a text that is not encoded, including overlapping ones.

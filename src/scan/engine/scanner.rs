@@ -146,7 +146,7 @@ impl Progress {
             found(engine.candidate(new, identity.start, spot, lines.unit_bytes()));
         }
         // All hits of a candidate lie within it, and it is shorter than the reach.
-        seen.retain(|identity| identity.start + engine.reach() as u64 > self.decided);
+        seen.retain(|identity| identity.start + engine.reach() as u64 >= self.decided);
         self.seen = seen;
     }
 

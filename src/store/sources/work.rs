@@ -68,10 +68,10 @@ statements! {
         ORDER BY ready_at - COALESCE(wait, 0) DESC LIMIT 1";
     /// The time is known of an item that waits for its backoff, not of one that is in flight, or that was named again and
     /// waits no longer.
-    LAST_RETRY = "SELECT repository, ref_name, last_error,
+    LAST_RETRY = "SELECT repository, ref_name, COALESCE(last_error, '') AS last_error,
             CASE WHEN leased_by IS NULL AND ready_at > wait THEN ready_at - wait END AS failed_at
         FROM work_items
-        WHERE state = 'waiting' AND source = $1 AND (last_error LIKE $2 OR last_error LIKE $3)
+        WHERE state = 'waiting' AND source = $1 AND (denials > 0 OR last_error LIKE $2 OR last_error LIKE $3)
         ORDER BY CASE WHEN leased_by IS NULL THEN 0 ELSE 1 END, ready_at - COALESCE(wait, 0) DESC LIMIT 1";
     KNOWN = "SELECT name FROM sources WHERE name = $1
         UNION ALL SELECT source FROM source_work WHERE source = $1";

@@ -6,10 +6,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
+use super::HistoryError;
 use super::lender::Lender;
 use super::running::{Running, complaint};
+use super::special::{self, Looked};
 use super::start::Start;
-use super::{HistoryError, special};
 use crate::tree::open::path_of;
 
 const ASK: &str = "look at the repository";
@@ -32,8 +33,7 @@ const WHEREABOUTS: [&str; 9] = [
 #[derive(Debug)]
 pub(super) struct Repository {
     start: Start,
-    /// Number of files in its folders of packs.
-    packs: usize,
+    looked: Looked,
     lender: OnceCell<Lender>,
     /// File that git uses as the list of commits without parents, once it is known.
     shallow: OnceCell<PathBuf>,
@@ -50,18 +50,18 @@ struct Identity {
 impl Repository {
     /// Opens a repository, unless something in it, such as a pipe, would have git wait without end.
     fn new(start: Start) -> Result<Self, HistoryError> {
-        let packs = special::refuse(&start)?;
+        let looked = special::refuse(&start)?;
         Ok(Self {
             start,
-            packs,
+            looked,
             lender: OnceCell::new(),
             shallow: OnceCell::new(),
         })
     }
 
-    /// Returns the number of files in its folders of packs, which git looks at once more for each object that is missing.
-    pub(super) fn packs(&self) -> usize {
-        self.packs
+    /// Returns how much is in it. Git looks at each file in its folders of packs once more for each object that is missing.
+    pub(super) fn looked(&self) -> Looked {
+        self.looked
     }
 
     /// Opens the repository at `path`, which is a working tree, its `.git` or a bare repository. A folder inside a

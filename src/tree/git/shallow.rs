@@ -55,7 +55,7 @@ pub(super) fn see_through(
         return Ok(Cut::new());
     };
     let named: BTreeSet<&String> = parents.values().flatten().collect();
-    if named.len().saturating_mul(repository.packs()) > LOOKS_MAX {
+    if named.len().saturating_mul(repository.looked().packs) > LOOKS_MAX {
         unclear(path, outlet);
         return Ok(Cut::new());
     }

@@ -27,24 +27,37 @@ const ASKED_BY_NOBODY: &str = "fsmonitor--daemon.ipc";
 /// Files of a working tree that git reads for itself.
 const IN_TREE: [&str; 2] = [".gitattributes", ".gitmodules"];
 
-/// Looks through the repository that git would find at a place. Returns the number of files in its folders of packs.
+/// Looks through the repository that git would find at a place. Returns how much is in it.
 ///
 /// # Errors
 /// Returns [`HistoryError::Special`] for what is neither a file nor a folder.
-pub(super) fn refuse(start: &Start) -> Result<usize, HistoryError> {
+pub(super) fn refuse(start: &Start) -> Result<Looked, HistoryError> {
     let mut search = Search::default();
     match start {
         Start::At(folder) => search.looks_like_one(folder).map(drop),
         Start::Around(folder) => search.above(folder),
         Start::Told => search.told(),
     }?;
-    Ok(search.packs)
+    let is_whole = search.entries <= ENTRIES_MAX;
+    Ok(Looked {
+        entries: search.entries,
+        packs: if is_whole { search.packs } else { usize::MAX },
+    })
+}
+
+/// What was looked at in a repository.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Looked {
+    /// Number of files and folders.
+    pub(super) entries: usize,
+    /// Number of files in its folders of packs, or the greatest number if there is too much in it to be counted.
+    pub(super) packs: usize,
 }
 
 #[derive(Default)]
 struct Search {
     entries: usize,
-    /// Number of files in folders of packs.
+    /// Number of files in folders of packs, as far as these were looked at.
     packs: usize,
     alternates: usize,
     /// Folders that were looked through, as far as links can lead to them again.

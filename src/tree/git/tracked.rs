@@ -22,6 +22,13 @@ const PATHS_MAX: usize = 3_600_000;
 /// tracked.
 const LISTED_MAX: u64 = 256 << 20;
 
+/// Maximum number of files and folders that are looked at in all repositories, and 4,000 for each of these. Beyond it,
+/// everything counts as tracked.
+const LOOKED_MAX: usize = 8 << 20;
+
+/// Number of files for which each repository counts in that: git is started several times.
+const OF_EACH: usize = 4_000;
+
 /// Maximum length of a path, in bytes. The system takes no longer ones.
 const PATH_MAX: usize = 4_096;
 
@@ -38,6 +45,8 @@ struct Used {
     paths: AtomicUsize,
     /// Size of all lists that were read, in bytes.
     listed: AtomicU64,
+    /// Number of files and folders that were looked at in all repositories before git was asked.
+    looked_at: AtomicUsize,
 }
 
 /// Repository of a working tree, and which files it tracks, once somebody asks.
@@ -95,7 +104,7 @@ impl Tracked {
         let reason = match self.try_list() {
             Ok(Ok(known)) => return Paths::Known(known),
             // What is called `.git` need not be a repository. One that this git cannot read is one all the same.
-            Err(HistoryError::NotARepository { complaint }) if complaint.contains(NONE) => {
+            Err(HistoryError::NotARepository { complaint }) if complaint.starts_with(NONE) => {
                 return Paths::Known(Known::new(&self.room));
             }
             // Where there is no git, its files are obeyed as those of any other folder.
@@ -118,7 +127,16 @@ impl Tracked {
             let reason = format!("more than {DEPTH_MAX} repositories are within each other");
             return Ok(Err(reason));
         }
+        let used = &self.room.0;
+        if used.looked_at.load(Ordering::Relaxed) > LOOKED_MAX
+            || used.listed.load(Ordering::Relaxed) > LISTED_MAX
+        {
+            return Ok(Err("there is too much in all repositories".to_owned()));
+        }
+        used.looked_at.fetch_add(OF_EACH, Ordering::Relaxed);
         let repository = Repository::open(&self.top)?;
+        let entries = repository.looked().entries;
+        used.looked_at.fetch_add(entries, Ordering::Relaxed);
         if !self.is_top_of(&repository)? {
             return Ok(Err("its working tree is another folder".to_owned()));
         }
@@ -239,8 +257,9 @@ struct Hashes {
     within: u64,
 }
 
-/// Words of git's complaint that there is no repository.
-const NONE: &str = "not a git repository";
+/// Beginning of git's complaint that there is no repository, and none that is named. A repository can have git say other
+/// things with such words in them.
+const NONE: &str = "fatal: not a git repository (or any";
 
 fn broken(source: std::io::Error) -> HistoryError {
     HistoryError::Broken { what: LIST, source }

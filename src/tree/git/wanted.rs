@@ -7,7 +7,7 @@ use super::command::Repository;
 use super::lost::LACKS;
 use super::objects::{Contents, Entry, broken};
 use super::{Outlet, Stop, damaged};
-use crate::scan::{Engine, Finding, GitObject, LostObject, Part, Scanner};
+use crate::scan::{Engine, Finding, GitKind, GitObject, LostObject, Part, Scanner};
 
 /// Size of what is known of objects, in bytes, beyond which these are scanned before there are more.
 pub(super) const WANTED_MAX: usize = 16 << 20;
@@ -75,7 +75,16 @@ fn scan_one(
         id: wanted.id.clone(),
         commit: wanted.commit.clone(),
     };
-    scan_text(scanner, contents, wanted.path.as_deref(), &object, outlet)
+    scan_text(scanner, contents, wanted.path.as_deref(), &object, outlet)?;
+    // A folder can say of anything that it is a file. What that leads to is read by nobody.
+    if kind != GitKind::Blob && wanted.path.is_some() {
+        let why = format!(
+            "a {}, which is no file: what it leads to was not read",
+            kind.name()
+        );
+        return lost(wanted, &why, outlet);
+    }
+    Ok(())
 }
 
 /// Scans the contents of an object.

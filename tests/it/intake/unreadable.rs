@@ -126,6 +126,8 @@ async fn what_is_no_row_is_searched_for_keys_of_ours() {
         ("[\"K\",]".to_owned(), false),
         ("{\"note\":\"\\nK\"}".to_owned(), false),
         ("token=K&type=t".to_owned(), false),
+        // `\r` is no carriage return here.
+        ("found in C:\\K".to_owned(), false),
     ] {
         for is_gitlab in [false, true] {
             let (key, id) = world.create().await;

@@ -220,11 +220,26 @@ fn nothing_is_left_out_of_a_repository_that_git_cannot_read() {
     let root = folder.path();
     write(root, ".gitignore", "*.env\n");
     write(root, "a.env", secret().expose());
-    git(root, &["config", "core.repositoryFormatVersion", "99"]);
-    let output = scan(root, &["."]);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("none is left out"), "{said}");
+    git(root, &["add", "--force", "a.env"]);
+    for wrong in [
+        ["core.repositoryFormatVersion", "99"],
+        // Git complains of the value in its words for that there is none.
+        ["core.bare", "not a git repository"],
+    ] {
+        git(
+            root,
+            &["config", "--file", ".git/config", wrong[0], wrong[1]],
+        );
+        let output = scan(root, &["."]);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("none is left out"), "{said}");
+        let sound = ["core.repositoryFormatVersion", "0"];
+        git(
+            root,
+            &["config", "--file", ".git/config", sound[0], sound[1]],
+        );
+    }
 }
 
 #[test]

@@ -151,12 +151,11 @@ impl<'e> Reading<'e> {
             if token.sha256() == answered {
                 return;
             }
-            self.other_tokens += 1;
             // They are no keys for sure, and do not count as such: others must have room.
             if let Some(key) = key_within(self.engine, token.expose()) {
                 self.add_new(key, || link.get());
             }
-            self.add_new(token, || link.get());
+            self.other_tokens += usize::from(self.add_new(token, || link.get()));
         });
     }
 
@@ -164,21 +163,29 @@ impl<'e> Reading<'e> {
     pub(super) fn unreadable(&mut self, text: &str) {
         self.contents.unread_bytes += text.len();
         self.text(text, RowLink::default());
+        // A backslash need not be an escape in what is no JSON, as in `C:\rsc_sk_…`.
+        if memchr(b'\\', text.as_bytes()).is_some() {
+            self.scan(text.as_bytes(), RowLink::default());
+        }
     }
 
     /// Adds the keys in a text, each with the link that goes with it: that of the row, or the one that stands beside it.
-    fn text(&mut self, text: &str, mut of_row: RowLink<'_>) {
+    fn text(&mut self, text: &str, of_row: RowLink<'_>) {
         let mut text = Cow::Borrowed(text.as_bytes());
         // What has no escapes, as most rows, is not copied.
         if memchr(b'\\', &text).is_some() {
             unescape(text.to_mut());
         }
+        self.scan(&text, of_row);
+    }
+
+    fn scan(&mut self, text: &[u8], mut of_row: RowLink<'_>) {
         let mut links = None;
         let mut scanner = Scanner::new(self.engine);
-        scanner.scan_text(&text, &mut |candidate| {
+        scanner.scan_text(text, &mut |candidate| {
             let offset = place(&candidate);
             self.add(candidate.value, || {
-                let beside = || links.get_or_insert_with(|| Links::of(&text)).beside(offset);
+                let beside = || links.get_or_insert_with(|| Links::of(text)).beside(offset);
                 of_row.get().or_else(beside)
             });
         });

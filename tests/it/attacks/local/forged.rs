@@ -120,11 +120,19 @@ fn what_a_folder_has_under_a_mode_of_no_type_is_scanned_once() {
         let rows = rows(&output);
         assert_eq!((rows.len(), &rows[0]["path"]), (1, &"f".into()), "{way:?}");
     }
-    // It may be missing.
-    let top = object(root, "tree", &entry("0", "g", &"1".repeat(40)));
-    committed(root, &top, &[&first]);
-    let output = scan_bounded(root, &["--git", "."], None);
-    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    // It may be a folder, or missing.
+    for is_folder in [true, false] {
+        let other = crate::scan::repository();
+        let root = other.path();
+        let first = commit(root, "Begin");
+        let hidden = object(root, "blob", secret().expose().as_bytes());
+        let within = object(root, "tree", &entry("100644", "f", &hidden));
+        let leads_to = if is_folder { within } else { "1".repeat(40) };
+        let top = object(root, "tree", &entry("140000", "g", &leads_to));
+        committed(root, &top, &[&first]);
+        let output = scan_bounded(root, &["--git", "."], None);
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    }
 }
 
 #[test]
