@@ -221,24 +221,21 @@ fn nothing_is_left_out_of_a_repository_that_git_cannot_read() {
     write(root, ".gitignore", "*.env\n");
     write(root, "a.env", secret().expose());
     git(root, &["add", "--force", "a.env"]);
-    for wrong in [
-        ["core.repositoryFormatVersion", "99"],
-        // Git complains of the value in its words for that there is none.
-        ["core.bare", "not a git repository"],
+    for settings in [
+        &[["core.repositoryFormatVersion", "99"]][..],
+        // Git complains of the value, in its words for that there is no repository.
+        &[
+            ["core.repositoryFormatVersion", "0"],
+            ["core.bare", "not a git repository"],
+        ],
     ] {
-        git(
-            root,
-            &["config", "--file", ".git/config", wrong[0], wrong[1]],
-        );
+        for [name, value] in settings {
+            git(root, &["config", "--file", ".git/config", name, value]);
+        }
         let output = scan(root, &["."]);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("none is left out"), "{said}");
-        let sound = ["core.repositoryFormatVersion", "0"];
-        git(
-            root,
-            &["config", "--file", ".git/config", sound[0], sound[1]],
-        );
     }
 }
 
