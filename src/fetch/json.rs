@@ -53,9 +53,9 @@ pub(crate) fn unescape(text: &mut Vec<u8>) {
 /// Piece of a text in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Said<'t> {
-    /// What stands there as it is.
+    /// Text without an escape.
     Plain(&'t str),
-    /// What an escape stands for.
+    /// Character of an escape.
     Escaped(char),
     /// Half a surrogate pair, as an escape: no text in UTF-8 can have it.
     Half,

@@ -68,7 +68,7 @@ pub struct Row {
     /// Digest of a token that is too long for a key.
     #[schema(ignore)]
     pub(super) long: Option<Box<Sha256Digest>>,
-    /// Whether the name `token` stands in the row several times.
+    /// `true` if the name `token` stands in the row several times.
     #[schema(ignore)]
     pub(super) has_more_tokens: bool,
 }

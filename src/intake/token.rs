@@ -8,7 +8,7 @@ use crate::scan::{Candidate, Engine, Scanner};
 /// Maximum length of a string that is looked up without what surrounds it although no format knows it, in bytes.
 const MAX_TRIMMED: usize = 1 << 10;
 
-/// What a string is that a reporter calls a key.
+/// Kind of a string that a reporter calls a key.
 pub(super) enum Told {
     /// A candidate, as it is.
     Candidate,

@@ -54,7 +54,7 @@ pub struct PartnerReport {
     /// Size of what may hold keys that are no tokens of rows, in bytes.
     loose: usize,
     is_array: bool,
-    /// Whether NULs stood in the body, as in UTF-16. They are blanks now.
+    /// `true` if NULs stood in the body, as in UTF-16. They are blanks now.
     had_nuls: bool,
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Fields<'j> {
     pub(super) url: Option<&'j RawValue>,
     pub(super) location: Option<&'j RawValue>,
     pub(super) source: Option<&'j RawValue>,
-    /// Whether the name `token` stands there several times.
+    /// `true` if the name `token` stands there several times.
     pub(super) has_more_tokens: bool,
     /// Size of all other names and values, and of all but the last value of a name that is repeated, in bytes.
     pub(super) others: usize,

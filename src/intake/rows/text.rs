@@ -10,7 +10,7 @@ use crate::keyformat::Sha256Digest;
 pub(super) struct Beginning {
     pub(super) text: String,
     pub(super) is_whole: bool,
-    /// Whether halves of surrogate pairs became U+FFFD.
+    /// `true` if halves of surrogate pairs became U+FFFD.
     pub(super) has_halves: bool,
 }
 

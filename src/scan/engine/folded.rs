@@ -19,7 +19,7 @@ pub(in crate::scan) const LONG_LINE: usize = 48;
 const BLOCK: usize = 16;
 const STEP: usize = 32;
 
-/// What stands between two lines, from `end` up to `next`.
+/// Bytes between two lines, from `end` up to `next`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fold {
     end: usize,

@@ -1,4 +1,4 @@
-//! What may stand between two lines of base64 that belong together.
+//! Margins: bytes that may stand between two lines of base64 that belong together.
 
 use super::literal::base64_value;
 
@@ -99,7 +99,7 @@ struct Run {
     length: usize,
     /// Number of these.
     marks: usize,
-    /// Whether there is a line break in it.
+    /// `true` if there is a line break in it.
     is_broken: bool,
 }
 

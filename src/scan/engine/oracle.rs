@@ -77,7 +77,7 @@ static FOLDS: LazyLock<[Regex; 2]> = LazyLock::new(|| {
     ]
     .map(|fold| Regex::new(fold).unwrap())
 });
-/// What may stand between lines in a wide margin, and the line breaks in it.
+/// Shape of a wide margin, and the line breaks in it.
 static BETWEEN: LazyLock<[Regex; 2]> = LazyLock::new(|| {
     [r"(?-u)^(?:\\[nrt]|[^0-9A-Za-z_=])+", r"(?-u)[\r\n]|\\[nr]"]
         .map(|between| Regex::new(between).unwrap())

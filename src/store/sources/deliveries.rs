@@ -66,7 +66,7 @@ pub struct WebhookCounts {
     pub error: Option<String>,
     /// Refused deliveries, in words for an operator.
     pub refused: Option<String>,
-    /// What could not be used of the last of those of which a part could not, in words for an operator.
+    /// Reason why a part of the last of those could not be used, in words for an operator. `None` if there are none of them.
     pub unread: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 /// Size of that for a start, in bytes.
 const REREAD_MAX: i64 = 256 << 20;
 
-/// How many times the size of what is read for the first time is added. An honest folder is compared with one or two that
+/// Factor by which the size of an object that is read for the first time is added. An honest folder is compared with one or two that
 /// are as large, which counts four times.
 const REREAD_OF_EACH: i64 = 8;
 

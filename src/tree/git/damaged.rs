@@ -15,8 +15,7 @@ use super::{HistoryError, Stop};
 
 const LIST: &str = "list all objects";
 
-/// Maximum number of objects that are listed once more. Their names take some 50 MiB beside
-/// everything else.
+/// Maximum number of objects that are listed once more. Their names take some 50 MiB beside everything else.
 const LISTED_MAX: usize = 1 << 18;
 
 /// Maximum number of objects at which git fails. Each costs the start of another git.

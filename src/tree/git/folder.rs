@@ -162,7 +162,7 @@ fn is_cut(path: &[u8]) -> bool {
 pub(super) struct ByName {
     text: Vec<u8>,
     width: usize,
-    /// Where the entries begin, in the order of their names, kinds and hashes. Whoever writes a folder need not keep the
+    /// Starts of the entries, in the order of their names, kinds and hashes. Whoever writes a folder need not keep the
     /// order of names, and may repeat a name as often as there is room for.
     starts: Vec<u32>,
 }

@@ -130,12 +130,12 @@ impl History<'_> {
         for parent in cut.into_values().flatten() {
             self.lost.add_commit(parent);
         }
-        let passed_over = self.read(repository)?;
+        let passed_over = self.read()?;
         let is_damaged = match &passed_over {
             Ok(complaints) => complaints.iter().any(|line| damaged::is_damage(line)),
             Err(_) => true,
         };
-        let is_whole = !is_damaged || self.read_on(repository, passed_over.as_ref().err())?;
+        let is_whole = !is_damaged || self.read_on(passed_over.as_ref().err())?;
         self.scan_odd()?;
         // Missing objects are named whether or not git completed.
         self.lost.report(repository, self.outlet)?;
@@ -153,8 +153,8 @@ impl History<'_> {
 
     /// Reads the objects of the history. Returns what git left out, or the error with which it ended before it came to
     /// their end.
-    fn read(&mut self, repository: &Repository) -> Result<Result<Vec<String>, HistoryError>, Stop> {
-        let mut contents = Contents::of_history(repository)?;
+    fn read(&mut self) -> Result<Result<Vec<String>, HistoryError>, Stop> {
+        let mut contents = Contents::of_history(self.repository)?;
         loop {
             let read = match contents.next() {
                 Ok(None) => return Ok(contents.finish()),
@@ -176,12 +176,8 @@ impl History<'_> {
 
     /// Reads what git did not come to because it failed, with `error` unless it got to its end all the same. Returns
     /// `false` if there is too much in the repository for that.
-    fn read_on(
-        &mut self,
-        repository: &Repository,
-        error: Option<&HistoryError>,
-    ) -> Result<bool, Stop> {
-        let Some(listed) = damaged::listed(repository)? else {
+    fn read_on(&mut self, error: Option<&HistoryError>) -> Result<bool, Stop> {
+        let Some(listed) = damaged::listed(self.repository)? else {
             return Ok(false);
         };
         let (begun, left) = listed.split_at(self.begun.min(listed.len()));
@@ -189,18 +185,18 @@ impl History<'_> {
             let why = error.to_string();
             self.lost.add_damaged(id.clone(), why, self.outlet)?;
         }
-        self.read_named(repository, left)?;
+        self.read_named(left)?;
         let listed: HashSet<String> = listed.into_iter().collect();
-        let Some(others) = damaged::others(repository, &listed)? else {
+        let Some(others) = damaged::others(self.repository, &listed)? else {
             return Ok(false);
         };
         self.trail.end();
-        self.read_named(repository, &others)?;
+        self.read_named(&others)?;
         Ok(true)
     }
 
-    fn read_named(&mut self, repository: &Repository, names: &[String]) -> Result<(), Stop> {
-        damaged::read_each(repository, names, |number, read| match read {
+    fn read_named(&mut self, names: &[String]) -> Result<(), Stop> {
+        damaged::read_each(self.repository, names, |number, read| match read {
             Ok((contents, entry)) => self.look_at(contents, entry),
             Err(why) => {
                 let id = names[number].clone();

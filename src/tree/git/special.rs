@@ -45,7 +45,7 @@ pub(super) fn refuse(start: &Start) -> Result<Looked, HistoryError> {
     })
 }
 
-/// What was looked at in a repository.
+/// Numbers of files that a search came across in a repository.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Looked {
     /// Number of files and folders.
